@@ -1,0 +1,176 @@
+"""What can go wrong, whose fault it is, and the stable code that says so.
+
+    ExtAuthzError
+    ├── NotAllowed
+    │   ├── Refusal           the caller is at fault: a 4xx `deny`
+    │   └── Undecided         we are at fault: a 503 `error`
+    └── ConfigurationError    the operator or policy author is at fault: nothing is served with it
+        ├── PolicyError
+        └── SettingsError
+
+1. A reason code, once released, keeps its name and its statuses.
+2. The reason goes to callers, metrics and audit; the detail is a sentence for people.
+3. A detail holds only values that passed a parser of ours: never a token, a body, a header as it came, or a rule.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum, StrEnum
+from typing import NamedTuple
+
+
+class Outcome(StrEnum):
+    """What became of a request."""
+
+    ALLOW = "allow"
+    DENY = "deny"  # decided: no
+    ERROR = "error"  # could not decide
+
+
+class RpcCode(IntEnum):
+    """The gRPC status codes that we answer with (google.rpc.Code)."""
+
+    OK = 0
+    INVALID_ARGUMENT = 3
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    OUT_OF_RANGE = 11
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+class Meaning(NamedTuple):
+    """What a reason code stands for."""
+
+    outcome: Outcome
+    http_status: int
+    rpc_code: RpcCode
+    sentence: str  # for people, with the way out
+
+
+class Reason(StrEnum):
+    """Every reason code that a decision of this release can carry."""
+
+    ALLOWED = "allowed"
+    IDENTITY_MISSING = "identity_missing"
+    IDENTITY_INVALID = "identity_invalid"
+    IDENTITY_MISMATCH = "identity_mismatch"
+    TRUST_DOMAIN = "trust_domain"
+    RESOURCE_MISMATCH = "resource_mismatch"
+    ACTION_UNREGISTERED = "action_unregistered"
+    ACTION_MISMATCH = "action_mismatch"
+    NOT_IN_MATRIX = "not_in_matrix"
+    DENIED_BY_RULE = "denied_by_rule"
+    EGRESS_DENIED = "egress_denied"
+    INJECTION_DETECTED = "injection_detected"
+    REQUEST_MALFORMED = "request_malformed"
+    HEADER_AMBIGUOUS = "header_ambiguous"
+    PATH_AMBIGUOUS = "path_ambiguous"
+    BODY_MALFORMED = "body_malformed"
+    BODY_DUPLICATE_KEY = "body_duplicate_key"
+    BODY_TRAILING = "body_trailing"
+    BODY_ENCODING = "body_encoding"
+    BODY_MISSING = "body_missing"
+    BODY_PARTIAL = "body_partial"
+    BODY_TOO_LARGE = "body_too_large"
+    INTERNAL_ERROR = "internal_error"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
+    DEADLINE = "deadline"
+
+    @property
+    def meaning(self) -> Meaning:
+        """Outcome, statuses and sentence of this code."""
+        return MEANINGS[self]
+
+
+def _allow(sentence: str) -> Meaning:
+    return Meaning(Outcome.ALLOW, 200, RpcCode.OK, sentence)
+
+
+def _unauthenticated(sentence: str) -> Meaning:
+    return Meaning(Outcome.DENY, 401, RpcCode.UNAUTHENTICATED, sentence)
+
+
+def _forbidden(sentence: str) -> Meaning:
+    return Meaning(Outcome.DENY, 403, RpcCode.PERMISSION_DENIED, sentence)
+
+
+def _bad_request(sentence: str) -> Meaning:
+    return Meaning(Outcome.DENY, 400, RpcCode.INVALID_ARGUMENT, sentence)
+
+
+def _bad_body(http_status: int, sentence: str) -> Meaning:
+    return Meaning(Outcome.DENY, http_status, RpcCode.OUT_OF_RANGE, sentence)
+
+
+def _error(sentence: str) -> Meaning:
+    return Meaning(Outcome.ERROR, 503, RpcCode.UNAVAILABLE, sentence)
+
+
+# fmt: off
+MEANINGS = {
+    Reason.ALLOWED: _allow("a rule grants this call"),
+    Reason.IDENTITY_MISSING: _unauthenticated("the caller showed no verified SPIFFE identity; call through a sidecar with an X.509-SVID"),
+    Reason.IDENTITY_INVALID: _unauthenticated("the caller's identity does not follow the SPIFFE or XFCC rules"),
+    Reason.IDENTITY_MISMATCH: _unauthenticated("the sources of the caller's identity contradict each other"),
+    Reason.TRUST_DOMAIN: _forbidden("the caller belongs to another trust domain"),
+    Reason.RESOURCE_MISMATCH: _forbidden("x-target-resource does not name the workload that this request reaches"),
+    Reason.ACTION_UNREGISTERED: _forbidden("the request is no registered action; register its route or assert a registered one in x-agent-action"),
+    Reason.ACTION_MISMATCH: _forbidden("x-agent-action differs from what the request is"),
+    Reason.NOT_IN_MATRIX: _forbidden("no rule grants this action on this resource to the caller"),
+    Reason.DENIED_BY_RULE: _forbidden("a rule denies this action on this resource to the caller"),
+    Reason.EGRESS_DENIED: _forbidden("no rule lets this workload call out"),
+    Reason.INJECTION_DETECTED: _bad_request("the request carries text that tries to instruct the agent"),
+    Reason.REQUEST_MALFORMED: _bad_request("the request breaks the request contract"),
+    Reason.HEADER_AMBIGUOUS: _bad_request("a header that must stand once stands more than once"),
+    Reason.PATH_AMBIGUOUS: _bad_request("the path can be read in more than one way; send it normalised"),
+    Reason.BODY_MALFORMED: _bad_request("the body is not valid JSON"),
+    Reason.BODY_DUPLICATE_KEY: _bad_request("a JSON object in the body has the same key twice"),
+    Reason.BODY_TRAILING: _bad_request("data follows the JSON value in the body"),
+    Reason.BODY_ENCODING: _bad_request("the body is encoded in a way that cannot be screened; send it uncompressed in UTF-8"),
+    Reason.BODY_MISSING: _bad_body(411, "the body did not reach the authorization server; send content-length: 0 with an empty body"),
+    Reason.BODY_PARTIAL: _bad_body(413, "the body reached the authorization server cut short"),
+    Reason.BODY_TOO_LARGE: _bad_body(413, "the body is larger than the authorization server reads"),
+    Reason.INTERNAL_ERROR: _error("the authorization server failed; nothing was decided"),
+    Reason.KEYS_UNAVAILABLE: _error("a delegation token came, and no keys are configured to verify it"),
+    Reason.AUDIT_UNAVAILABLE: _error("the decision could not be recorded, so it was withdrawn"),
+    Reason.DEADLINE: _error("the time for this decision ran out"),
+}
+# fmt: on
+
+
+class ExtAuthzError(Exception):
+    """The root of all errors raised by this package."""
+
+
+class NotAllowed(ExtAuthzError):
+    """A stage ends the decision; `reason` says how, `detail` tells people more."""
+
+    def __init__(self, reason: Reason, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail or reason.meaning.sentence
+
+
+class Refusal(NotAllowed):
+    """The caller is at fault: a 4xx `deny`."""
+
+
+class Undecided(NotAllowed):
+    """We are at fault: a 503 `error`."""
+
+
+class ConfigurationError(ExtAuthzError):
+    """Nothing may be served with this configuration; `problems` lists everything that is wrong, one line each."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+class PolicyError(ConfigurationError):
+    """The policy documents: each problem begins with `path:line:column: `."""
+
+
+class SettingsError(ConfigurationError):
+    """Flags, environment variables or the settings file."""

@@ -1,0 +1,1 @@
+"""Protobuf messages, compiled from proto/ by `make proto`."""
