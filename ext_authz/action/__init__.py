@@ -1,0 +1,1 @@
+"""Which canonical action a request is."""

@@ -1,0 +1,187 @@
+"""CheckRequest bytes to attributes.
+
+1. Every field is bounded; what is over its bound is refused, never cut.
+2. A header that means something to us stands at most once. Envoy shows duplicates as two entries (header_map) or as one
+   value with a comma (headers), so a value that cannot hold a comma is refused when it does.
+3. What a caller asserts is kept apart from what Envoy verified; nothing here believes either.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from ext_authz.attributes.body import NO_BODY, Body, BodyState
+from ext_authz.attributes.path import parse_target
+from ext_authz.errors import Reason, Refusal
+from ext_authz.pb.external_auth_pb2 import CheckRequest
+
+# Header lines of one request. Envoy's default is 100, ours in the rendered configuration 64.
+MAX_HEADERS = 128
+# Bytes of one header value: an XFCC header with certificate and chain is the longest, 64 KiB (contract B.1).
+MAX_HEADER_BYTES = 65536
+# Bytes of a URL-encoded PEM certificate: a P-256 SVID takes about 900, an RSA-4096 one about 2,800.
+MAX_CERTIFICATE_BYTES = 16384
+# Context extensions of one route, and bytes of each: a handful of short strings from our own configuration.
+MAX_EXTENSIONS = 32
+MAX_EXTENSION_BYTES = 4096
+# Bytes of a method: the longest registered one has 17 (RFC 9110 section 16.1.1).
+MAX_METHOD_BYTES = 20
+# Bytes of body unless the settings say otherwise: what the rendered Envoy configuration buffers at most.
+MAX_BODY_BYTES = 65536
+
+XFCC = "x-forwarded-client-cert"
+PARTIAL_BODY = "x-envoy-auth-partial-body"
+AGENT_ACTION = "x-agent-action"
+TARGET_RESOURCE = "x-target-resource"
+DELEGATION_TOKEN = "x-delegation-token"  # noqa: S105
+AI_PROMPT = "x-ai-prompt"
+TRACEPARENT = "traceparent"
+REQUEST_ID = "x-request-id"
+CONTENT_TYPE = "content-type"
+CONTENT_LENGTH = "content-length"
+CONTENT_ENCODING = "content-encoding"
+TRANSFER_ENCODING = "transfer-encoding"
+
+# Kept, at most once each, printable ASCII.
+_STRICT_HEADERS = frozenset(
+    {
+        *(XFCC, PARTIAL_BODY, AGENT_ACTION, TARGET_RESOURCE, "x-request-timestamp", DELEGATION_TOKEN, "authorization"),
+        *(CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING),
+    }
+)
+# Kept, at most once each, any text: screened, never interpreted.
+_TEXT_HEADERS = frozenset({AI_PROMPT})
+# Kept when they stand once in printable ASCII, else dropped: they only correlate, and must not refuse a request.
+_CORRELATION_HEADERS = frozenset({TRACEPARENT, REQUEST_ID})
+_KEPT_HEADERS = _STRICT_HEADERS | _TEXT_HEADERS | _CORRELATION_HEADERS
+# Kept headers whose grammar has no comma: one that has it was two header lines.
+_COMMALESS = (AGENT_ACTION, TARGET_RESOURCE, DELEGATION_TOKEN, PARTIAL_BODY, CONTENT_LENGTH)
+# Methods whose body Envoy may leave out without a word when nothing announced one (RFC 9110 section 9.3).
+_BODYLESS_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+
+
+class Attributes(NamedTuple):
+    """One request as Envoy described it."""
+
+    principal: str  # source.principal: identity of the verified peer certificate
+    certificate: str  # URL-encoded PEM of that certificate; may be empty
+    destination: str  # destination.principal: identity of the workload's own certificate
+    extensions: Mapping[str, str]  # from the route's configuration
+    method: str
+    path: str  # without the query
+    query: str
+    headers: Mapping[str, str]  # the kept ones, lower-case names
+    body: Body
+    received_ns: int  # when Envoy saw the first byte, nanoseconds since 1970; 0 when Envoy did not say
+
+
+def parse_attributes(data: bytes, max_body_bytes: int = MAX_BODY_BYTES) -> Attributes:
+    """Read a serialized CheckRequest. Raises Refusal for what breaks the request contract."""
+    try:
+        attributes = CheckRequest.FromString(data).attributes
+    except DecodeError:
+        raise Refusal(Reason.REQUEST_MALFORMED, "not a CheckRequest") from None
+    source, request = attributes.source, attributes.request
+    http = request.http
+    if len(source.certificate) > MAX_CERTIFICATE_BYTES:
+        raise Refusal(Reason.REQUEST_MALFORMED, f"the certificate has more than {MAX_CERTIFICATE_BYTES} bytes")
+    headers = _headers(http)
+    path, query = parse_target(http.path)
+    return Attributes(
+        principal=source.principal,
+        certificate=source.certificate,
+        destination=attributes.destination.principal,
+        extensions=_extensions(attributes.context_extensions),
+        method=_method(http.method),
+        path=path,
+        query=query,
+        headers=headers,
+        body=_body(http, headers, max_body_bytes),
+        received_ns=request.time.seconds * 1_000_000_000 + request.time.nanos,
+    )
+
+
+def _method(method: str) -> str:
+    if not (method.isascii() and method.isalpha() and len(method) <= MAX_METHOD_BYTES):
+        raise Refusal(Reason.REQUEST_MALFORMED, "the method is not a short word of letters")
+    return method
+
+
+def _extensions(extensions: Mapping[str, str]) -> Mapping[str, str]:
+    if not extensions:
+        return {}
+    if len(extensions) > MAX_EXTENSIONS:
+        raise Refusal(Reason.REQUEST_MALFORMED, f"more than {MAX_EXTENSIONS} context extensions")
+    copied = dict(extensions)
+    if max(map(len, copied.values())) > MAX_EXTENSION_BYTES:
+        raise Refusal(Reason.REQUEST_MALFORMED, f"a context extension has more than {MAX_EXTENSION_BYTES} bytes")
+    return copied
+
+
+def _headers(http: Any) -> Mapping[str, str]:
+    lines: Iterable[tuple[str, str | bytes]]
+    if http.HasField("header_map"):
+        if http.headers:
+            raise Refusal(Reason.HEADER_AMBIGUOUS, "the headers came in both forms")
+        count = len(http.header_map.headers)
+        lines = ((line.key, line.raw_value or line.value) for line in http.header_map.headers)
+    else:
+        count = len(http.headers)
+        lines = http.headers.items()
+    if count > MAX_HEADERS:
+        raise Refusal(Reason.REQUEST_MALFORMED, f"more than {MAX_HEADERS} headers")
+    return _kept(lines)
+
+
+def _kept(lines: Iterable[tuple[str, str | bytes]]) -> Mapping[str, str]:
+    kept: dict[str, str] = {}
+    for key, value in lines:
+        name = key.lower()
+        if name not in _KEPT_HEADERS:
+            continue
+        if name in kept:
+            if name not in _CORRELATION_HEADERS:
+                raise Refusal(Reason.HEADER_AMBIGUOUS, f"{name} stands more than once")
+            kept[name] = ""
+            continue
+        kept[name] = _header_text(name, value)
+    for name in _COMMALESS:
+        if "," in kept.get(name, ""):
+            raise Refusal(Reason.HEADER_AMBIGUOUS, f"{name} stands more than once")
+    return kept
+
+
+def _header_text(name: str, value: str | bytes) -> str:
+    if len(value) > MAX_HEADER_BYTES:
+        raise Refusal(Reason.REQUEST_MALFORMED, f"{name} has more than {MAX_HEADER_BYTES} bytes")
+    text = value if isinstance(value, str) else value.decode("utf-8", "replace")
+    if name in _TEXT_HEADERS or (text.isascii() and text.isprintable()):
+        return text
+    if name in _CORRELATION_HEADERS:
+        return ""
+    reason = Reason.IDENTITY_INVALID if name == XFCC else Reason.REQUEST_MALFORMED
+    raise Refusal(reason, f"{name} is not printable ASCII")
+
+
+def _body(http: Any, headers: Mapping[str, str], max_body_bytes: int) -> Body:
+    data = http.raw_body
+    if http.body:
+        if data:
+            raise Refusal(Reason.REQUEST_MALFORMED, "the body came in both forms")
+        data = http.body.encode()
+    if len(data) > max_body_bytes or http.size > max_body_bytes:
+        raise Refusal(Reason.BODY_TOO_LARGE, f"the body has more than {max_body_bytes} bytes")
+    if not data:
+        # Here the marker says nothing: where Envoy buffers no body, a client's own marker comes through.
+        return Body(BodyState.MISSING, b"") if _announced(http, headers) else NO_BODY
+    whole = headers.get(PARTIAL_BODY) == "false" and len(data) == http.size
+    return Body(BodyState.WHOLE if whole else BodyState.PARTIAL, data)
+
+
+def _announced(http: Any, headers: Mapping[str, str]) -> bool:
+    """Whether a request whose body did not come has one, or may have one for all that we see."""
+    length = headers.get(CONTENT_LENGTH)
+    if length is not None:
+        return length.strip("0") != "" or TRANSFER_ENCODING in headers
+    return http.size > 0 or TRANSFER_ENCODING in headers or http.method not in _BODYLESS_METHODS

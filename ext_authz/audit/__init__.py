@@ -1,0 +1,1 @@
+"""One record for every decision, written off the decision's thread."""

@@ -1,0 +1,126 @@
+"""The audit record: what may be known of a decision later, and nothing secret.
+
+1. A record holds no token, body, certificate, query string or text that a screening rule matched.
+2. It keeps no reference to the attributes: a waiting record must not hold a request's body in memory.
+3. What only the caller says is named so.
+"""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from ext_authz.attributes.request import AGENT_ACTION, REQUEST_ID, TRACEPARENT
+from ext_authz.decision.model import Decision
+from ext_authz.documents.models import ACTION_NAME_PATTERN
+from ext_authz.errors import Outcome, Reason
+from ext_authz.identity.identify import Identity
+from ext_authz.injection.screen import Finding
+from ext_authz.policy.verdict import Rule
+
+SPAN_NAME = "a2a.policy.decision"
+
+Value = str | bool | int | tuple[str, ...]
+
+_ACTION_NAME = re.compile(ACTION_NAME_PATTERN.removeprefix("^").removesuffix("$"))
+
+
+class AuditRecord(NamedTuple):
+    """What is recorded of one decision."""
+
+    decision_id: str
+    decided_at: float  # seconds since 1970, our clock
+    received_ns: int  # nanoseconds since 1970, Envoy's clock; 0 when it did not say
+    reason: Reason
+    detail: str
+    identity: Identity | None
+    principal: str  # who Envoy says it is; verified only together with `identity`
+    destination: str
+    action: str
+    asserted_action: str
+    method: str
+    path: str
+    rule: Rule | None
+    findings: tuple[Finding, ...]
+    policy_digest: str
+    durations_ns: tuple[tuple[str, int], ...]
+    fault: str
+    traceparent: str
+    request_id: str
+
+    def attributes(self) -> dict[str, Value]:
+        """Return the record as span attributes; empty ones are left out."""
+        return {key: value for key, value in self._attributes() if value not in ("", ())}
+
+    def _attributes(self) -> Iterator[tuple[str, Value]]:
+        outcome = self.reason.meaning.outcome
+        yield "agent.caller", self.identity.subject.uri if self.identity else self.principal
+        yield "agent.target", self.identity.resource.uri if self.identity else self.destination
+        yield "agent.action", self.action
+        yield "policy.decision", "allow" if outcome is Outcome.ALLOW else "deny"
+        yield "request.path", self.path
+        if self.received_ns:
+            yield "request.timestamp", utc(self.received_ns / 1e9)
+        if outcome is not Outcome.ALLOW:
+            yield "security.alert", True
+            yield "security.alert_reason", self.reason.value
+        yield "ext_authz.decision_id", self.decision_id
+        yield "ext_authz.outcome", outcome.value
+        yield "ext_authz.reason", self.reason.value
+        yield "ext_authz.detail", self.detail
+        yield "ext_authz.caller_verified", self.identity is not None
+        yield "ext_authz.asserted_action", self.asserted_action
+        yield "ext_authz.method", self.method
+        yield "ext_authz.request_id", self.request_id
+        yield "ext_authz.certificate_sha256", self.identity.certificate_sha256 if self.identity else ""
+        if self.rule:
+            yield "ext_authz.rule", self.rule.where
+            yield "ext_authz.rule_text", self.rule.text
+        yield "ext_authz.findings", tuple(f"{finding.rule}@{finding.place}" for finding in self.findings)
+        yield "ext_authz.policy_digest", self.policy_digest
+        yield "ext_authz.fault", self.fault
+        for stage, duration_ns in self.durations_ns:
+            yield f"ext_authz.duration_us.{stage}", round(duration_ns / 1000)
+        yield "ext_authz.duration_us.total", round(self.duration_ns / 1000)
+
+    @property
+    def duration_ns(self) -> int:
+        """Nanoseconds from the call to the decision."""
+        return sum(duration_ns for _, duration_ns in self.durations_ns)
+
+
+def to_record(decision: Decision) -> AuditRecord:
+    """Return the record of a decision."""
+    attributes = decision.attributes
+    headers = attributes.headers
+    return AuditRecord(
+        decision_id=decision.decision_id,
+        decided_at=decision.decided_at,
+        received_ns=attributes.received_ns,
+        reason=decision.reason,
+        detail=decision.detail,
+        identity=decision.identity,
+        principal=attributes.principal,
+        destination=attributes.destination,
+        action=decision.action.name if decision.action else "",
+        asserted_action=_asserted(headers.get(AGENT_ACTION, "")),
+        method=attributes.method,
+        path=attributes.path,
+        rule=decision.rule,
+        findings=decision.findings,
+        policy_digest=decision.policy_digest,
+        durations_ns=decision.durations_ns,
+        fault=decision.fault,
+        traceparent=headers.get(TRACEPARENT, ""),
+        request_id=headers.get(REQUEST_ID, "")[:128],
+    )
+
+
+def utc(timestamp: float) -> str:
+    """Return seconds since 1970 as RFC 3339 text with microseconds."""
+    return datetime.fromtimestamp(timestamp, tz=UTC).isoformat(timespec="microseconds")
+
+
+def _asserted(action: str) -> str:
+    """Return what the caller calls its action when it looks like an action's name; other text is not repeated."""
+    return action if not action or _ACTION_NAME.fullmatch(action) else "(not a name)"

@@ -1,0 +1,128 @@
+"""One question in, one answer and one audit record out.
+
+1. `check` never raises and never returns an empty response: every failure on the way becomes a denial.
+2. The answer and the record are made from the same decision; a decision that cannot be recorded is withdrawn.
+3. Effects (consuming a one-time token, charging a budget) run once, for a would-be allow, before it is answered.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from ext_authz.attributes.request import MAX_BODY_BYTES, parse_attributes
+from ext_authz.attributes.salvage import salvage_attributes
+from ext_authz.audit.record import AuditRecord, to_record
+from ext_authz.decision.decide import Call, Snapshot, decide, refuse
+from ext_authz.decision.model import Decision
+from ext_authz.decision.stopwatch import Stopwatch
+from ext_authz.errors import NotAllowed, Outcome, Reason
+from ext_authz.faults import place_of
+from ext_authz.identity.spiffe_id import SpiffeId
+from ext_authz.response import emergency_response, to_check_response
+
+# Seconds that effects may take when the caller sent no deadline: Envoy's own default for a check.
+DEFAULT_EFFECT_SECONDS = 0.2
+
+# Changes something outside for a decision that would allow; raises NotAllowed to stop it.
+Effect = Callable[[Decision], Awaitable[None]]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """Where audit records go."""
+
+    def offer(self, record: AuditRecord) -> bool:
+        """Take a record; False when it cannot be kept."""
+
+
+class Authorizer:
+    """Decides, answers and records. `snapshot` may be replaced at any time; a decision uses the one it began with."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        recorder: Recorder,
+        *,
+        effects: tuple[Effect, ...] = (),
+        max_body_bytes: int = MAX_BODY_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.snapshot = snapshot
+        self.effects = effects
+        self._recorder = recorder
+        self._max_body_bytes = max_body_bytes
+        self._clock = clock
+
+    def check(self, data: bytes, remaining_seconds: float | None = None, peer: SpiffeId | None = None) -> bytes:
+        """Answer a serialized CheckRequest with a serialized CheckResponse, without effects.
+
+        `remaining_seconds` is what is left of the caller's deadline. `peer` is the identity of the sidecar that asks,
+        where the transport proves one: it may only ask about its own workload.
+        """
+        return self._conclude(self._decide(data, remaining_seconds, peer))
+
+    async def check_with_effects(
+        self, data: bytes, remaining_seconds: float | None = None, peer: SpiffeId | None = None
+    ) -> bytes:
+        """Answer like `check`, and run the effects of a would-be allow before it is answered and recorded."""
+        decision = self._decide(data, remaining_seconds, peer)
+        if decision.meaning.outcome is Outcome.ALLOW:
+            try:
+                decision = await self._apply(decision, remaining_seconds)
+            except asyncio.CancelledError:
+                self._conclude(decision.overruled(Reason.DEADLINE, "the caller gave up"))
+                raise
+        return self._conclude(decision)
+
+    def _decide(self, data: bytes, remaining_seconds: float | None, peer: SpiffeId | None) -> Decision:
+        deadline_ns = None if remaining_seconds is None else time.perf_counter_ns() + int(remaining_seconds * 1e9)
+        stopwatch = Stopwatch(time.perf_counter_ns, deadline_ns)
+        snapshot = self.snapshot
+        call = Call(os.urandom(16).hex(), self._clock(), stopwatch, peer)
+        try:
+            attributes = parse_attributes(data, self._max_body_bytes)
+            stopwatch.split("attributes")
+        except Exception as error:  # noqa: BLE001  rule 1
+            return refuse(salvage_attributes(data), snapshot, call, error)
+        return decide(attributes, snapshot, call)
+
+    async def _apply(self, decision: Decision, remaining_seconds: float | None) -> Decision:
+        try:
+            async with asyncio.timeout(DEFAULT_EFFECT_SECONDS if remaining_seconds is None else remaining_seconds):
+                for effect in self.effects:
+                    await effect(decision)
+        except NotAllowed as refusal:
+            return decision.overruled(refusal.reason, refusal.detail)
+        except TimeoutError:
+            return decision.overruled(Reason.DEADLINE)
+        except Exception as error:  # noqa: BLE001  rule 1
+            return decision.overruled(Reason.INTERNAL_ERROR, fault=place_of(error))
+        return decision
+
+    def _conclude(self, decision: Decision) -> bytes:
+        """Answer and record one decision."""
+        try:
+            response = to_check_response(decision)
+        except Exception as error:  # noqa: BLE001  rule 1
+            decision = decision.overruled(Reason.INTERNAL_ERROR, fault=place_of(error))
+            response = emergency_response()
+        if decision.fault:
+            _LOG.error("decision %s failed inside: %s", decision.decision_id, decision.fault)
+        return response if self._recorded(decision) else self._withdrawn(decision)
+
+    def _recorded(self, decision: Decision) -> bool:
+        try:
+            return self._recorder.offer(to_record(decision))
+        except Exception as error:  # noqa: BLE001  rule 1
+            _LOG.error("decision %s could not be recorded: %s", decision.decision_id, place_of(error))
+            return False
+
+    def _withdrawn(self, decision: Decision) -> bytes:
+        try:
+            return to_check_response(decision.overruled(Reason.AUDIT_UNAVAILABLE))
+        except Exception:  # noqa: BLE001  rule 1
+            return emergency_response()

@@ -1,0 +1,41 @@
+"""The `ext-authz` command."""
+
+import sys
+from importlib.metadata import version as package_version
+from typing import Annotated
+
+import typer
+
+from ext_authz.cli import envoy, policy
+from ext_authz.cli.serve import serve
+
+app = typer.Typer(
+    help="Envoy external authorization for AI agents.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve)
+app.add_typer(policy.app, name="policy")
+app.add_typer(envoy.app, name="envoy")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ext-authz {package_version('ext-authz')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Envoy external authorization for AI agents."""
+
+
+def run() -> None:
+    """Run the command line."""
+    sys.exit(app())

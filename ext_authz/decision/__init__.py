@@ -1,0 +1,1 @@
+"""From attributes to one frozen decision: the pipeline and its result."""

@@ -1,0 +1,143 @@
+"""The decision pipeline: a request becomes a list of facts, the facts become one decision.
+
+1. `decide` is pure: no I/O, no clock, no globals, no locks. Time, policy and settings come in as arguments.
+2. The stages run in the order of the table in ARCHITECTURE.md and stop at the first that does not allow.
+3. It returns a decision for every input; nothing escapes it. What fails inside is `internal_error`, never an allow.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, TARGET_RESOURCE, Attributes
+from ext_authz.decision.model import Decision
+from ext_authz.decision.screening import request_leaves
+from ext_authz.decision.stopwatch import Stopwatch
+from ext_authz.errors import NotAllowed, Reason, Refusal, Undecided
+from ext_authz.faults import place_of
+from ext_authz.identity.identify import Identifier, Identity
+from ext_authz.identity.names import Names
+from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
+from ext_authz.injection.screen import Finding, Screen
+from ext_authz.policy.compile import Policy
+from ext_authz.policy.request import AuthorizationRequest, Context
+
+DIRECTION_EXTENSION = "direction"
+INBOUND = "inbound"
+EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that a decision rests on, swapped as a whole when any of it changes."""
+
+    policy: Policy
+    identifier: Identifier
+    screen: Screen
+
+
+class Call(NamedTuple):
+    """What is particular to one call beside its attributes."""
+
+    decision_id: str
+    now: float  # seconds since 1970
+    stopwatch: Stopwatch
+    peer: SpiffeId | None = None  # the sidecar that asks, where the transport proves its identity
+
+
+def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
+    """Decide one request. Never raises."""
+    policy, split = snapshot.policy, call.stopwatch.split
+    identity = action = rule = None
+    findings: tuple[Finding, ...] = ()
+    ending: Exception | None = None
+    try:
+        _check_direction(attributes)
+        identity = snapshot.identifier.identify(attributes, call.now)
+        split("identity")
+        _check_peer(identity, call.peer)
+        _check_trust_domain(identity, policy.names)
+        _check_target(attributes, identity, policy.names)
+        asserted = attributes.headers.get(AGENT_ACTION)
+        action = policy.registry.resolve(attributes.method, attributes.path, identity.resource, asserted)
+        split("action")
+        request = AuthorizationRequest(identity.subject, action.name, identity.resource, Context(call.now))
+        reason, rule = policy.matrix.evaluate(request)
+        split("policy")
+        if reason is not Reason.ALLOWED:
+            raise Refusal(reason)
+        _check_tokens(attributes)
+        findings = snapshot.screen.scan(request_leaves(attributes, action))
+        split("injection")
+        if findings:
+            raise Refusal(Reason.INJECTION_DETECTED)
+    except Exception as error:  # noqa: BLE001  rule 3
+        ending = error
+    return _decision(attributes, snapshot, call, ending)._replace(
+        identity=identity, action=action, rule=rule, findings=findings
+    )
+
+
+def refuse(attributes: Attributes, snapshot: Snapshot, call: Call, error: Exception) -> Decision:
+    """Return the decision on a request whose attributes could not be read. `attributes` is what was salvaged."""
+    return _decision(attributes, snapshot, call, error)
+
+
+def _decision(attributes: Attributes, snapshot: Snapshot, call: Call, ending: Exception | None) -> Decision:
+    """Turn the way in which the stages ended into a decision."""
+    reason, detail, fault = Reason.ALLOWED, "", ""
+    if isinstance(ending, NotAllowed):
+        reason, detail = ending.reason, ending.detail
+    elif ending is not None:
+        reason, fault = Reason.INTERNAL_ERROR, place_of(ending)
+    return Decision(
+        decision_id=call.decision_id,
+        decided_at=call.now,
+        reason=reason,
+        detail=detail or reason.meaning.sentence,
+        attributes=attributes,
+        identity=None,
+        action=None,
+        rule=None,
+        findings=(),
+        policy_digest=snapshot.policy.digest,
+        durations_ns=tuple(call.stopwatch.durations_ns),
+        fault=fault,
+    )
+
+
+def _check_direction(attributes: Attributes) -> None:
+    direction = attributes.extensions.get(DIRECTION_EXTENSION, INBOUND)
+    if direction == EGRESS:  # there is no EgressAllowlist in this release, so nothing is on it
+        raise Refusal(Reason.EGRESS_DENIED)
+    if direction != INBOUND:
+        raise Refusal(Reason.REQUEST_MALFORMED, "the route's context extension `direction` is unknown")
+
+
+def _check_peer(identity: Identity, peer: SpiffeId | None) -> None:
+    """Refuse a sidecar that asks about another workload than its own: it could make up any attributes."""
+    if peer is not None and peer != identity.resource:
+        raise Refusal(Reason.IDENTITY_MISMATCH, "the sidecar that asks is not the one of the workload reached")
+
+
+def _check_trust_domain(identity: Identity, names: Names) -> None:
+    if identity.subject.trust_domain != names.trust_domain:
+        raise Refusal(Reason.TRUST_DOMAIN)
+
+
+def _check_target(attributes: Attributes, identity: Identity, names: Names) -> None:
+    """Refuse a request whose x-target-resource names another workload: it was sent to the wrong place."""
+    name = attributes.headers.get(TARGET_RESOURCE)
+    if name is None:
+        return
+    try:
+        meant = names.resolve(name)
+    except SpiffeIdError:
+        raise Refusal(Reason.RESOURCE_MISMATCH, "x-target-resource names no workload") from None
+    if meant != identity.resource:
+        raise Refusal(Reason.RESOURCE_MISMATCH)
+
+
+def _check_tokens(attributes: Attributes) -> None:
+    """Refuse what cannot be verified: a delegation token must never be ignored."""
+    if DELEGATION_TOKEN in attributes.headers:
+        raise Undecided(Reason.KEYS_UNAVAILABLE)

@@ -1,0 +1,36 @@
+"""The decision: the one frozen value from which both the answer and the audit record are made."""
+
+from typing import NamedTuple
+
+from ext_authz.action.registry import Action
+from ext_authz.attributes.request import Attributes
+from ext_authz.errors import Meaning, Reason
+from ext_authz.identity.identify import Identity
+from ext_authz.injection.screen import Finding
+from ext_authz.policy.verdict import Rule
+
+
+class Decision(NamedTuple):
+    """What became of one request, and everything that anybody may ask about it later."""
+
+    decision_id: str
+    decided_at: float  # seconds since 1970
+    reason: Reason
+    detail: str  # for people; see the rules in errors.py
+    attributes: Attributes
+    identity: Identity | None  # None: the caller could not be identified
+    action: Action | None
+    rule: Rule | None
+    findings: tuple[Finding, ...]
+    policy_digest: str
+    durations_ns: tuple[tuple[str, int], ...]  # stage, nanoseconds since the stage before
+    fault: str  # what failed inside when the reason is internal_error: type and place, never values
+
+    @property
+    def meaning(self) -> Meaning:
+        """Outcome, statuses and sentence of the reason."""
+        return self.reason.meaning
+
+    def overruled(self, reason: Reason, detail: str = "", fault: str = "") -> "Decision":
+        """Return this decision with another outcome, for what fails after it was made."""
+        return self._replace(reason=reason, detail=detail or reason.meaning.sentence, fault=fault)

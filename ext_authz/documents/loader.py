@@ -1,0 +1,220 @@
+"""Files to models: every problem of every file in one run, each with `path:line:column: `.
+
+A policy is one directory of YAML files; each file holds one or more documents, each with a `kind`.
+"""
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ext_authz.documents.models import PLANNED_KEYS, PLANNED_KINDS, POLICY_KINDS, PolicyModel
+from ext_authz.documents.reader import MAX_FILE_BYTES, Document, Places, YamlError, quoted, read_documents
+from ext_authz.errors import PolicyError
+
+SUFFIXES = (".yaml", ".yml")
+# Files in one policy directory: far above the ten kinds, far below what makes a reload slow.
+MAX_FILES = 256
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Source(Generic[ModelT]):
+    """A model and where it was written."""
+
+    model: ModelT
+    path: str
+    places: Places
+
+    def locate(self, *steps: str | int) -> str:
+        """Return `path:line:column` of the value at `steps`."""
+        place = self.places.find(steps)
+        return f"{self.path}:{place.line}:{place.column}"
+
+    def line(self, *steps: str | int) -> str:
+        """Return `path:line` of the value at `steps`: how a rule is named in verdicts and records."""
+        return f"{self.path}:{self.places.find(steps).line}"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDocuments:
+    """All documents of a policy directory, and the digest of the bytes they were read from."""
+
+    directory: Path
+    sources: tuple[Source[PolicyModel], ...]
+    digest: str  # SHA-256 over names and contents, hexadecimal
+
+    def of(self, model: type[ModelT]) -> list[Source[ModelT]]:
+        """Return the documents of one kind."""
+        return [
+            Source(source.model, source.path, source.places)
+            for source in self.sources
+            if isinstance(source.model, model)
+        ]
+
+
+def load_policy(directory: Path) -> PolicyDocuments:
+    """Read every YAML file of `directory`, hidden names left out.
+
+    Raises PolicyError with all problems: unreadable or too large files, sub-directories (they are not read, and
+    nothing written is ever ignored), and whatever the documents themselves get wrong.
+    """
+    problems: list[str] = []
+    sources: list[Source[PolicyModel]] = []
+    digest = hashlib.sha256()
+    for path in _files(directory, problems):
+        text = _read(path, problems)
+        if text is not None:
+            digest.update(f"{path.name}\0{len(text)}\0{text}".encode())
+            sources += _models(path, text, POLICY_KINDS, problems)
+    if problems:
+        raise PolicyError(problems)
+    return PolicyDocuments(directory, tuple(sources), digest.hexdigest())
+
+
+def load_file(path: Path, model: type[ModelT]) -> ModelT:
+    """Read the one document of `path`, which is of the kind that `model` is named after. Raises PolicyError."""
+    problems: list[str] = []
+    text = _read(path, problems)
+    sources: list[Source[ModelT]] = []
+    if text is not None:
+        sources = _models(path, text, {model.__name__: model}, problems)
+    if not problems and len(sources) != 1:
+        problems.append(f"{path}:1:1: holds {len(sources)} documents, not one of kind {model.__name__}")
+    if problems:
+        raise PolicyError(problems)
+    return sources[0].model
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read the one mapping of a file that is no policy document, such as the settings. Raises PolicyError."""
+    problems: list[str] = []
+    text = _read(path, problems)
+    documents: list[Document] = []
+    try:
+        documents = read_documents(text or "")
+    except YamlError as error:
+        problems.append(f"{path}:{error.place.line}:{error.place.column}: {error}")
+    if problems:
+        raise PolicyError(problems)
+    if len(documents) != 1 or not isinstance(documents[0].value, dict):
+        raise PolicyError([f"{path}:1:1: expected one mapping"])
+    return dict(documents[0].value)
+
+
+def suggestion(value: str, known: Iterable[str]) -> str:
+    """Return `: did you mean ...?` when something known is spelled alike, else nothing."""
+    near = difflib.get_close_matches(value, sorted(known), n=1, cutoff=0.7)
+    return f": did you mean {quoted(near[0])}?" if near else ""
+
+
+def _files(directory: Path, problems: list[str]) -> list[Path]:
+    try:
+        entries = sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        problems.append(f"{directory}:1:1: cannot read the policy directory: {error.strerror}")
+        return []
+    problems += [f"{entry}:1:1: sub-directories are not read: move the files up" for entry in entries if entry.is_dir()]
+    files = [entry for entry in entries if entry.suffix in SUFFIXES and not entry.is_dir()]
+    if not files:
+        problems.append(f"{directory}:1:1: no policy here: expected files ending in {' or '.join(SUFFIXES)}")
+    if len(files) > MAX_FILES:
+        problems.append(f"{directory}:1:1: {len(files)} files, at most {MAX_FILES} are read")
+        return []
+    return files
+
+
+def _read(path: Path, problems: list[str]) -> str | None:
+    try:
+        if not path.is_file():
+            problems.append(f"{path}:1:1: not a regular file")
+            return None
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) <= MAX_FILE_BYTES:
+            return data.decode("utf-8")
+        problems.append(f"{path}:1:1: larger than {MAX_FILE_BYTES} bytes")
+    except OSError as error:
+        problems.append(f"{path}:1:1: cannot read: {error.strerror}")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        column = error.start - (data[: error.start].rfind(b"\n") + 1) + 1
+        problems.append(f"{path}:{line}:{column}: not UTF-8")
+    return None
+
+
+def _models(path: Path, text: str, kinds: Mapping[str, type[Any]], problems: list[str]) -> list[Source[Any]]:
+    try:
+        documents = read_documents(text)
+    except YamlError as error:
+        problems.append(f"{path}:{error.place.line}:{error.place.column}: {error}")
+        return []
+    sources = []
+    for document in documents:
+        model = _model(path, document, kinds, problems)
+        if model is not None:
+            sources.append(Source(model, str(path), document.places))
+    return sources
+
+
+def _model(path: Path, document: Document, kinds: Mapping[str, type[Any]], problems: list[str]) -> Any:
+    value, places = document
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
+        problems.append(f"{path}:{places.place.line}:{places.place.column}: a document is a mapping with a `kind`")
+        return None
+    kind = value["kind"]
+    if kind not in kinds:
+        place = places.find(("kind",))
+        problems.append(f"{path}:{place.line}:{place.column}: {_unknown('kind', kind, PLANNED_KINDS, kinds)}")
+        return None
+    try:
+        return kinds[kind].model_validate(value)
+    except ValidationError as error:
+        for problem in error.errors(include_url=False, include_context=False):
+            steps = _steps(problem["loc"], value)
+            place = places.find_key(steps) if problem["type"] == "extra_forbidden" else places.find(steps)
+            message = _message(problem, kinds[kind])
+            problems.append(f"{path}:{place.line}:{place.column}: {message}")
+        return None
+
+
+def _steps(location: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]:
+    """Keep the steps that exist in the document: pydantic adds names of union members and of normalised keys."""
+    steps: list[str | int] = []
+    for step in location:
+        inside = step in value if isinstance(value, dict) else isinstance(value, list) and step in range(len(value))
+        if inside:
+            value = value[step]
+            steps.append(step)
+    return tuple(steps)
+
+
+def _message(problem: Any, model: type[BaseModel]) -> str:
+    location = problem["loc"]
+    if problem["type"] == "extra_forbidden":
+        return _unknown("key", str(location[-1]), PLANNED_KEYS, _known_keys(model))
+    where = ".".join(str(step) for step in location if step != "[key]") or "document"
+    if problem["type"] == "missing":
+        return f"key {quoted(location[-1])} is missing"
+    text = problem["msg"][0].lower() + problem["msg"][1:]
+    given = problem["input"]
+    shown = f", got {quoted(given)}" if isinstance(given, str | int | float) else ""
+    return f"{where}: {text}{shown}"
+
+
+def _known_keys(model: type[BaseModel]) -> set[str]:
+    """Return every key that this model or a model inside it knows."""
+    schema = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return {key for part in parts for key in part.get("properties", {})}
+
+
+def _unknown(what: str, name: str, planned: frozenset[str], known: Iterable[str]) -> str:
+    if name in planned:
+        return f"{what} {quoted(name)} is not supported by this release"
+    return f"unknown {what} {quoted(name)}{suggestion(name, known)}"

@@ -1,0 +1,35 @@
+"""The names that policy authors write, and the SPIFFE IDs that they mean.
+
+1. What starts with `spiffe://` is taken whole.
+2. What has a slash is a path in the trust domain, taken whole.
+3. Anything else is a name and goes through `id_path`.
+"""
+
+from dataclasses import dataclass
+
+from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
+
+DEFAULT_ID_PATH = "{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """How names become SPIFFE IDs in one policy."""
+
+    trust_domain: str
+    id_path: str = DEFAULT_ID_PATH  # in Kubernetes ns/agents/sa/{name}
+
+    def resolve(self, name: str) -> SpiffeId:
+        """Return the workload that `name` means. Raises SpiffeIdError."""
+        if name.startswith("spiffe://"):
+            return SpiffeId.parse_workload(name)
+        path = name.removeprefix("/") if "/" in name else self.id_path.replace("{name}", name)
+        return SpiffeId.parse_workload(f"spiffe://{self.trust_domain}/{path}")
+
+
+def check_names(names: Names) -> None:
+    """Raise SpiffeIdError unless trust domain and `id_path` make valid SPIFFE IDs."""
+    if names.id_path.count("{name}") != 1:
+        raise SpiffeIdError("id_path holds {name} exactly once")
+    SpiffeId.parse(f"spiffe://{names.trust_domain}")
+    names.resolve("name")

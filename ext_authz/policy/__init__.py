@@ -1,0 +1,1 @@
+"""The permission matrix: who may ask whom to do what."""

@@ -1,0 +1,148 @@
+"""Policy documents to what the decision uses: once at load, with every problem at once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ext_authz.action.registry import Registry, compile_registry
+from ext_authz.documents.loader import PolicyDocuments, Source, load_policy, suggestion
+from ext_authz.documents.models import Cell, DenyRule, PermissionMatrix
+from ext_authz.documents.reader import quoted
+from ext_authz.errors import PolicyError
+from ext_authz.identity.names import DEFAULT_ID_PATH, Names, check_names
+from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
+from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
+from ext_authz.policy.verdict import Rule
+
+GROUP_SIGN = "@"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy directory, compiled."""
+
+    names: Names
+    registry: Registry
+    matrix: Matrix
+    digest: str  # SHA-256 of the files, hexadecimal
+
+    @property
+    def grant_count(self) -> int:
+        """Number of (subject, resource, action) triples that some cell grants."""
+        return len(self.matrix.grants)
+
+
+def load(directory: Path) -> Policy:
+    """Read and compile a policy directory. Raises PolicyError with all problems."""
+    return compile_policy(load_policy(directory))
+
+
+def compile_policy(documents: PolicyDocuments) -> Policy:
+    """Compile policy documents. Raises PolicyError with all problems."""
+    problems: list[str] = []
+    names = _names(documents, problems)
+    registry = compile_registry(documents, names, problems)
+    matrix = _MatrixCompiler(names, registry, problems)
+    for source in documents.of(PermissionMatrix):
+        matrix.add(source)
+    if problems:
+        raise PolicyError(problems)
+    return Policy(names, registry, Matrix(matrix.grants, matrix.denials), documents.digest)
+
+
+def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
+    """Find the one trust domain and `id_path` of the directory."""
+    found: dict[str, tuple[str, str]] = {}  # key -> value, where
+    for source in documents.of(PermissionMatrix):
+        for key in ("trust_domain", "id_path"):
+            value = getattr(source.model, key)
+            if value is not None and found.setdefault(key, (value, source.line(key)))[0] != value:
+                problems.append(f"{source.locate(key)}: {key} differs from {quoted(found[key][0])} in {found[key][1]}")
+    if "trust_domain" not in found:
+        problems.append(f"{documents.directory}:1:1: no PermissionMatrix document names the `trust_domain`")
+    trust_domain, where = found.get("trust_domain", ("missing.invalid", ""))
+    names = Names(trust_domain, found.get("id_path", (DEFAULT_ID_PATH, ""))[0])
+    try:
+        check_names(names)
+    except SpiffeIdError as error:
+        problems.append(
+            f"{where}:1: trust_domain {quoted(names.trust_domain)}, id_path {quoted(names.id_path)}: {error}"
+        )
+        return Names("missing.invalid")
+    return names
+
+
+class _MatrixCompiler:
+    """Collects grants and denials of all PermissionMatrix documents."""
+
+    def __init__(self, names: Names, registry: Registry, problems: list[str]) -> None:
+        self.grants: dict[Key, Rule] = {}
+        self.denials: dict[Key, Rule] = {}
+        self._names = names
+        self._registry = registry
+        self._problems = problems
+
+    def add(self, source: Source[PermissionMatrix]) -> None:
+        groups = {name: list(self._group(source, name)) for name in source.model.groups}
+        for subject, row in source.model.matrix.items():
+            subjects = self._members(subject, groups, source.locate("matrix", subject))
+            for resource, cell in row.items():
+                self._add_cell(source, (subject, resource), subjects, cell)
+        for index, denial in enumerate(source.model.deny):
+            self._add_denial(source, index, denial, groups)
+
+    def _group(self, source: Source[PermissionMatrix], name: str) -> Iterator[SpiffeId]:
+        for index, member in enumerate(source.model.groups[name]):
+            workload = self._resolve(member, source.locate("groups", name, index))
+            if workload is not None:
+                yield workload
+
+    def _members(self, subject: str, groups: dict[str, list[SpiffeId]], here: str) -> list[SpiffeId]:
+        if not subject.startswith(GROUP_SIGN):
+            workload = self._resolve(subject, here)
+            return [] if workload is None else [workload]
+        name = subject.removeprefix(GROUP_SIGN)
+        if name not in groups:
+            self._problems.append(f"{here}: unknown group {quoted(name)}{suggestion(name, groups)}")
+        return groups.get(name, [])
+
+    def _resolve(self, name: str, here: str) -> SpiffeId | None:
+        try:
+            return self._names.resolve(name)
+        except SpiffeIdError as error:
+            self._problems.append(f"{here}: {quoted(name)} names no workload: {error}")
+            return None
+
+    def _add_cell(
+        self, source: Source[PermissionMatrix], cell_name: tuple[str, str], subjects: list[SpiffeId], cell: Cell
+    ) -> None:
+        steps = ("matrix", *cell_name)
+        resource = self._resolve(cell_name[1], source.locate(*steps))
+        where = source.line(*steps)
+        for index, action in enumerate(cell.actions):
+            # The place of a short cell's action, else of the long form's.
+            place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
+            self._check_action(action, f"{source.path}:{place.line}:{place.column}")
+            rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
+            for subject in subjects:
+                if resource is not None:
+                    self.grants.setdefault((subject.uri, resource.uri, action), rule)
+
+    def _add_denial(
+        self, source: Source[PermissionMatrix], index: int, denial: DenyRule, groups: dict[str, list[SpiffeId]]
+    ) -> None:
+        steps = ("deny", index)
+        subjects = self._members(denial.subject, groups, source.locate(*steps, "subject"))
+        resource = self._resolve(denial.resource, source.locate(*steps, "resource"))
+        if denial.action != EVERY_ACTION:
+            self._check_action(denial.action, source.locate(*steps, "action"))
+        because = f" because {denial.because}" if denial.because else ""
+        rule = Rule(source.line(*steps), f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}")
+        for subject in subjects:
+            if resource is not None:
+                self.denials.setdefault((subject.uri, resource.uri, denial.action), rule)
+
+    def _check_action(self, action: str, here: str) -> None:
+        if action not in self._registry.actions:
+            known = self._registry.actions
+            self._problems.append(f"{here}: unknown action {quoted(action)}{suggestion(action, known)}")

@@ -1,0 +1,38 @@
+"""Evaluate a request against the compiled matrix.
+
+1. Deny rules beat every grant.
+2. One grant is enough; without one the verdict is `not_in_matrix`.
+3. The cost is that of three dictionary look-ups, whatever the size of the matrix.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ext_authz.errors import Reason
+from ext_authz.policy.request import AuthorizationRequest
+from ext_authz.policy.verdict import Rule, Verdict
+
+EVERY_ACTION = "*"
+
+# (subject URI, resource URI, action name)
+Key = tuple[str, str, str]
+
+_NO_GRANT = Verdict(Reason.NOT_IN_MATRIX, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Grants and denials by exact key. An empty one allows nothing."""
+
+    grants: Mapping[Key, Rule] = field(default_factory=dict)
+    denials: Mapping[Key, Rule] = field(default_factory=dict)
+
+    def evaluate(self, request: AuthorizationRequest) -> Verdict:
+        """Return the verdict on one request."""
+        subject, resource = request.subject.uri, request.resource.uri
+        key = (subject, resource, request.action)
+        denial = self.denials.get(key) or self.denials.get((subject, resource, EVERY_ACTION))
+        if denial is not None:
+            return Verdict(Reason.DENIED_BY_RULE, denial)
+        grant = self.grants.get(key)
+        return Verdict(Reason.ALLOWED, grant) if grant is not None else _NO_GRANT

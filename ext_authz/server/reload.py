@@ -1,0 +1,63 @@
+"""Policy reload: on SIGHUP and on file changes; a bad change keeps the last good policy."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from watchfiles import awatch
+
+from ext_authz.authorizer import Authorizer
+from ext_authz.errors import PolicyError
+from ext_authz.policy.compile import Policy, load
+
+# Milliseconds that a burst of file changes may last before it is read: editors and ConfigMap swaps touch several files.
+SETTLE_MILLISECONDS = 200
+
+_LOG = logging.getLogger(__name__)
+
+
+class PolicyReloader:
+    """Loads the policy directory off the event loop and swaps it in whole."""
+
+    def __init__(self, directory: Path, authorizer: Authorizer) -> None:
+        self._directory = directory
+        self._authorizer = authorizer
+        self._one_at_a_time = asyncio.Lock()
+
+    async def reload(self) -> bool:
+        """Load and swap. Return False when the directory is bad and the last good policy stays."""
+        async with self._one_at_a_time:
+            try:
+                policy = await asyncio.to_thread(load, self._directory)
+            except PolicyError as error:
+                for problem in error.problems:
+                    _LOG.error("policy not reloaded: %s", problem)
+                return False
+            except Exception as error:  # noqa: BLE001  whatever a file makes the loader do, serving goes on
+                _LOG.error("policy not reloaded: %s", type(error).__name__)
+                return False
+            self._swap(policy)
+            return True
+
+    async def watch(self) -> None:
+        """Reload whenever a file of the directory changes, until cancelled."""
+        async for _ in awatch(self._directory, debounce=SETTLE_MILLISECONDS, recursive=False):
+            await self.reload()
+
+    def _swap(self, policy: Policy) -> None:
+        active = self._authorizer.snapshot
+        if policy.digest == active.policy.digest:
+            _LOG.info("policy unchanged, digest %s", policy.digest[:12])
+            return
+        self._authorizer.snapshot = replace(active, policy=policy)
+        settle_memory()
+        _LOG.info("policy reloaded: %d grants, digest %s", policy.grant_count, policy.digest[:12])
+
+
+def settle_memory(freeze: Callable[[], None] = gc.freeze) -> None:
+    """Take what was just loaded out of the garbage collector's rounds: they would walk a large matrix again and again."""
+    gc.collect()
+    freeze()

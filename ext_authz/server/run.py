@@ -1,0 +1,139 @@
+"""The life of the server: load, listen, serve, reload, drain."""
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable
+
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from ext_authz.audit.jsonlines import JsonLinesSink
+from ext_authz.audit.spans import otlp_sink
+from ext_authz.audit.writer import AuditWriter, Sink
+from ext_authz.authorizer import Authorizer
+from ext_authz.decision.decide import Snapshot
+from ext_authz.errors import SettingsError
+from ext_authz.identity.identify import Identifier
+from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
+from ext_authz.identity.xfcc import XfccMode
+from ext_authz.injection import load_default_screen
+from ext_authz.policy.compile import load
+from ext_authz.server.listener import listening
+from ext_authz.server.reload import PolicyReloader, settle_memory
+from ext_authz.server.service import SERVICE_NAME, authorization_handler
+from ext_authz.settings import Settings
+
+# Bytes of a CheckRequest beside its body: headers, certificate, attributes. Envoy sends at most 60 KiB of headers.
+MAX_ENVELOPE_BYTES = 256 * 1024
+# Checks on one connection at a time; a sidecar that needs more opens another.
+MAX_STREAMS_PER_CONNECTION = 1024
+# Seconds for writing the audit records that wait at the end; with the drain this stays under Kubernetes' usual limits.
+AUDIT_CLOSE_SECONDS = 3
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_snapshot(settings: Settings) -> Snapshot:
+    """Load everything that decisions rest on. Raises PolicyError, SettingsError."""
+    return Snapshot(policy=load(settings.policies), identifier=_identifier(settings), screen=load_default_screen())
+
+
+async def serve(settings: Settings, started: Callable[[str], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT. `started` is called with the address once checks are answered.
+
+    Raises PolicyError or SettingsError before anything is served.
+    """
+    snapshot = load_snapshot(settings)
+    recorder = AuditWriter(_sinks(settings))
+    try:
+        authorizer = Authorizer(snapshot, recorder, max_body_bytes=settings.max_body_bytes)
+        settle_memory()
+        await _serve(settings, authorizer, started)
+    finally:
+        await asyncio.to_thread(recorder.close, AUDIT_CLOSE_SECONDS)
+    _LOG.info("stopped")
+
+
+async def _serve(settings: Settings, authorizer: Authorizer, started: Callable[[str], None]) -> None:
+    server = _grpc_server(settings)
+    server.add_generic_rpc_handlers(
+        (authorization_handler(authorizer, authenticates_peers=settings.tls_client_ca is not None),)
+    )
+    health_servicer = await _add_health(server)
+    reloader = PolicyReloader(settings.policies, authorizer)
+    with listening(server, settings) as address:
+        await server.start()
+        async with asyncio.TaskGroup() as background:
+            stopping = _stop_on_signals()
+            _reload_on_hangup(background, reloader)
+            watching = background.create_task(reloader.watch()) if settings.watch else None
+            policy = authorizer.snapshot.policy
+            _LOG.info("listening on %s: %d grants, digest %s", address, policy.grant_count, policy.digest[:12])
+            started(address)
+            await stopping.wait()
+            _LOG.info("draining")
+            await health_servicer.enter_graceful_shutdown()
+            await server.stop(settings.drain_seconds)
+            if watching is not None:
+                watching.cancel()
+
+
+def _grpc_server(settings: Settings) -> grpc.aio.Server:
+    options = (
+        ("grpc.max_receive_message_length", settings.max_body_bytes + MAX_ENVELOPE_BYTES),
+        ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
+        ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),  # Envoy's keepalive comes every 10 s
+        ("grpc.keepalive_permit_without_calls", 1),
+    )
+    return grpc.aio.server(options=options, maximum_concurrent_rpcs=settings.max_concurrent_checks)
+
+
+async def _add_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for name in ("", SERVICE_NAME):
+        await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    return servicer
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def _reload_on_hangup(background: asyncio.TaskGroup, reloader: PolicyReloader) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: background.create_task(reloader.reload()))
+
+
+def _identifier(settings: Settings) -> Identifier:
+    workloads, problems = set(), []
+    for text in settings.workloads:
+        try:
+            workloads.add(SpiffeId.parse_workload(text))
+        except SpiffeIdError as error:
+            problems.append(f"workloads: {error}")
+    if problems:
+        raise SettingsError(problems)
+    return Identifier(XfccMode(settings.xfcc_mode), settings.require_xfcc, frozenset(workloads))
+
+
+def _sinks(settings: Settings) -> list[Sink]:
+    sinks: list[Sink] = []
+    has_collector = any(
+        name in os.environ for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    )
+    if settings.audit_file is not None:
+        try:
+            sinks.append(JsonLinesSink.to_file(settings.audit_file))
+        except OSError as error:
+            raise SettingsError([f"audit_file: cannot write `{settings.audit_file}`: {error.strerror}"]) from None
+    if has_collector:
+        sinks.append(otlp_sink())
+    return sinks or [JsonLinesSink.to_stdout()]
