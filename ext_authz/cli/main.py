@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ext_authz.cli import envoy, policy
+from ext_authz.cli.demo import demo
 from ext_authz.cli.serve import serve
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(serve)
+app.command()(demo)
 app.add_typer(policy.app, name="policy")
 app.add_typer(envoy.app, name="envoy")
 

@@ -1,0 +1,58 @@
+"""A demo agent: it tells what it saw, and the retrieval agent asks the database agent as a real one would."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+METHODS = ["GET", "POST", "PUT", "DELETE"]
+# Seconds for one call of an agent to another.
+CALL_SECONDS = 5.0
+
+
+@asynccontextmanager
+async def running_agent(name: str, socket: Path, outbound: str) -> AsyncIterator[None]:
+    """Serve an agent on a unix socket that only its inbound sidecar knows. `outbound` is the URL of its other sidecar."""
+    async with httpx.AsyncClient(base_url=outbound, timeout=CALL_SECONDS) as sidecar:
+
+        async def act(request: Request) -> JSONResponse:
+            return JSONResponse(await _act(name, request, sidecar))
+
+        app = Starlette(routes=[Route("/{path:path}", act, methods=METHODS)])
+        server = _Server(uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off"))
+        serving = asyncio.create_task(server.serve())
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves the signals of the process to the demo."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _act(name: str, request: Request, sidecar: httpx.AsyncClient) -> dict[str, object]:
+    """Do the action that the authorization server named. The agent believes its sidecar and nobody else."""
+    action = request.headers.get("x-authz-action", "")
+    answer: dict[str, object] = {
+        "agent": name,
+        "action": action,
+        "subject": request.headers.get("x-authz-subject", ""),
+        "decision_id": request.headers.get("x-authz-decision-id", ""),
+    }
+    if name == "retrieval-agent" and action == "search" and request.method == "POST":
+        found = await sidecar.get("/records/42", headers={"host": "database-agent"})
+        answer["found"] = found.json()
+    return answer

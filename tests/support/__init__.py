@@ -1,0 +1,1 @@
+"""What several tests build on: requests as Envoy sends them, and snapshots to judge them by."""
