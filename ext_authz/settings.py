@@ -3,6 +3,7 @@
 The file is YAML in the same strict reading as policy documents, read by the caller and given here as a mapping.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,8 @@ from ext_authz.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "EXT_AUTHZ_"
 UNIX_PREFIX = "unix:"
+# Kubernetes sets these for a Service named ext-authz; they are no settings of ours.
+_SERVICE_LINK = re.compile(r"EXT_AUTHZ_(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_[0-9]+_.+)?)")
 # Bytes of a unix socket's path: sun_path holds 108 with the closing NUL on Linux, 104 on macOS.
 MAX_SOCKET_PATH_BYTES = 103
 
@@ -43,6 +46,8 @@ class Settings(BaseModel):
     drain_seconds: Annotated[float, Field(ge=0, le=9)] = 5
 
     audit_file: Path | None = None  # absent: OTLP where OTEL_EXPORTER_OTLP_ENDPOINT is set, else standard output
+    # Records that may wait to be written, about 1.5 kB each; when as many wait, decisions are refused (`audit_unavailable`).
+    audit_max_waiting: Annotated[int, Field(ge=1, le=262_144)] = 8192
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     watch: bool = True  # reload the policy when its files change
@@ -98,7 +103,7 @@ def merge_settings(flags: Mapping[str, Any], environment: Mapping[str, str], fil
     variables = {
         key.removeprefix(ENVIRONMENT_PREFIX).lower(): value
         for key, value in environment.items()
-        if key.startswith(ENVIRONMENT_PREFIX)
+        if key.startswith(ENVIRONMENT_PREFIX) and _SERVICE_LINK.fullmatch(key) is None
     }
     problems = [f"{ENVIRONMENT_PREFIX}{name.upper()}: no such setting" for name in sorted(variables.keys() - known)]
     if "workloads" in variables:

@@ -30,6 +30,8 @@ class Envoy:
             "--disable-hot-restart",
             "--log-level",
             "warning",
+            "--file-flush-interval-msec",
+            "200",  # access logs are read while it runs
         ]
         return cls(await Child.start(name, arguments, log), admin)
 

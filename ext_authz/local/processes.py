@@ -54,6 +54,10 @@ class Child:
                 raise ChildError(f"{self.name} was not ready after {timeout_seconds:g} s:\n{self._last_lines()}")
             await asyncio.sleep(POLL_SECONDS)
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the program."""
+        self._process.send_signal(number)
+
     async def stop(self, timeout_seconds: float = 5) -> int:
         """Ask the program to end, make it end after the timeout, and return its exit code."""
         if self._process.returncode is None:

@@ -194,13 +194,13 @@ _READ = Ask(DATABASE, "GET /records/42")
 
 # fmt: off
 CALLS = (
-    Call("a search, which reads a record", PLANNER, RETRIEVAL, "search", ALLOWED, _SEARCH),
+    Call("search, which reads a record", PLANNER, RETRIEVAL, "search", ALLOWED, _SEARCH),
     Call("a read", RETRIEVAL, DATABASE, "read", ALLOWED, through(RETRIEVAL, _READ)),
     Call("a document", PLANNER, RETRIEVAL, "fetch", ALLOWED,
          through(PLANNER, Ask(RETRIEVAL, "GET /v1/documents/7"))),
     Call("run code", PLANNER, EXECUTOR, "execute", ALLOWED,
          through(PLANNER, Ask(EXECUTOR, "POST /v1/execute", body=b'{"code": "1 + 1"}'))),
-    Call("an action that only the caller names", EXECUTOR, SANDBOX, "execute", ALLOWED,
+    Call("an action only asserted", EXECUTOR, SANDBOX, "execute", ALLOWED,
          through(EXECUTOR, Ask(SANDBOX, "POST /jobs", {"x-agent-action": "execute"}, b"{}"))),
     Call("a write to the sandbox", EXECUTOR, SANDBOX, "write", ALLOWED,
          through(EXECUTOR, Ask(SANDBOX, "PUT /files/out.txt", body=b'{"text": "2"}'))),
@@ -234,7 +234,7 @@ CALLS = (
          through(RETRIEVAL, Ask(DATABASE, "GET /records/..%2fadmin"))),
     Call("; in the path", RETRIEVAL, DATABASE, "read", Answer(400, "path_ambiguous"),
          through(RETRIEVAL, Ask(DATABASE, "GET /records/42;admin=1"))),
-    Call("a host that is not on the list", PLANNER, "evil.example.com", "", Answer(403, "egress_denied"),
+    Call("a host not on the list", PLANNER, "evil.example.com", "", Answer(403, "egress_denied"),
          through(PLANNER, Ask("evil.example.com", "GET /"))),
     Call("authorization server stopped", PLANNER, RETRIEVAL, "search", Answer(503, BY_SIDECAR), _without_server(_SEARCH)),
     Call("authorization server back", PLANNER, RETRIEVAL, "search", ALLOWED, _with_server(_SEARCH)),

@@ -49,7 +49,7 @@ class World:
     ca: DevelopmentCa
     provider: LocalIdentityProvider
     ports: dict[str, Ports]
-    _authorization_server: Child | None = field(default=None, repr=False)
+    authorization_server: Child | None = field(default=None, repr=False)
 
     @property
     def audit_file(self) -> Path:
@@ -72,7 +72,7 @@ class World:
             *("--policies", str(self.policies), "--listen", address, "--audit-file", str(self.audit_file)),
         ]
         child = await Child.start("ext-authz serve", arguments, self.directory / "serve.log", _plain_environment())
-        self._authorization_server = child
+        self.authorization_server = child
         async with grpc.aio.insecure_channel(
             address, options=[("grpc.max_reconnect_backoff_ms", 50), ("grpc.initial_reconnect_backoff_ms", 50)]
         ) as channel:
@@ -89,9 +89,9 @@ class World:
 
     async def stop_authorization_server(self) -> None:
         """Stop it as Kubernetes would."""
-        if self._authorization_server is not None:
-            await self._authorization_server.stop(10)
-            self._authorization_server = None
+        if self.authorization_server is not None:
+            await self.authorization_server.stop(10)
+            self.authorization_server = None
 
     @property
     def _authz_socket(self) -> Path:
