@@ -6,7 +6,6 @@
 """
 
 import json
-from collections.abc import Iterable
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue
@@ -28,18 +27,11 @@ ACTION_HEADER = "x-authz-action"
 # Set when a delegation chain was verified; removed otherwise.
 DELEGATION_HEADERS = ("x-authz-on-behalf-of", "x-authz-scopes", "x-authz-actors")
 
-_NO_APPEND = BoolValue(value=False)
-_OVERWRITE = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-
 
 def to_check_response(decision: Decision) -> bytes:
     """Return the serialized CheckResponse of a decision."""
-    meaning = decision.meaning
-    response = CheckResponse(status=Status(code=meaning.rpc_code), dynamic_metadata=_metadata(decision))
-    if meaning.outcome is Outcome.ALLOW:
-        response.ok_response.CopyFrom(_allow(decision))
-    else:
-        response.denied_response.CopyFrom(_denial(decision))
+    response = _allow(decision) if decision.meaning.outcome is Outcome.ALLOW else _denial(decision)
+    _set_metadata(response.dynamic_metadata, decision)
     return response.SerializeToString()
 
 
@@ -50,31 +42,36 @@ def emergency_response() -> bytes:
     return CheckResponse(status=Status(code=meaning.rpc_code), denied_response=denied).SerializeToString()
 
 
-def _allow(decision: Decision) -> OkHttpResponse:
+# Both answers are copies of a template that is filled in: building fifteen small messages anew takes three times as long.
+
+
+def _allow(decision: Decision) -> CheckResponse:
     if decision.identity is None or decision.action is None:
         raise ValueError("an allow names its subject and its action")
-    headers = (
-        (DECISION_ID_HEADER, decision.decision_id),
-        (SUBJECT_HEADER, decision.identity.subject.uri),
-        (ACTION_HEADER, decision.action.name),
-    )
-    return OkHttpResponse(headers=_options(headers), headers_to_remove=DELEGATION_HEADERS)
+    response = CheckResponse()
+    response.CopyFrom(_ALLOW_TEMPLATE)
+    decision_id, subject, action = response.ok_response.headers
+    decision_id.header.value = decision.decision_id
+    subject.header.value = decision.identity.subject.uri
+    action.header.value = decision.action.name
+    return response
 
 
-def _denial(decision: Decision) -> DeniedHttpResponse:
+def _denial(decision: Decision) -> CheckResponse:
     is_grpc = decision.attributes.headers.get(CONTENT_TYPE, "").startswith("application/grpc")
-    body = _line(decision) if is_grpc else _problem(decision)
-    headers = [
-        ("content-type", "text/plain" if is_grpc else "application/problem+json"),
-        ("cache-control", "no-store"),
-        (DECISION_ID_HEADER, decision.decision_id),
-    ]
-    if decision.meaning.http_status == 401:
-        # RFC 9110 section 11.6.1 wants a challenge; ours is the connection's certificate, for which no scheme exists.
-        headers.append(("www-authenticate", 'SPIFFE realm="ext_authz"'))
-    return DeniedHttpResponse(
-        status=HttpStatus(code=decision.meaning.http_status), headers=_options(headers), body=body[:MAX_BODY_BYTES]
-    )
+    meaning = decision.meaning
+    response = CheckResponse()
+    response.CopyFrom(_DENIAL_TEMPLATE)
+    response.status.code = meaning.rpc_code
+    denied = response.denied_response
+    denied.status.code = meaning.http_status
+    decision_id, content_type, _ = denied.headers
+    decision_id.header.value = decision.decision_id
+    content_type.header.value = "text/plain" if is_grpc else "application/problem+json"
+    if meaning.http_status == 401:
+        denied.headers.append(_CHALLENGE)
+    denied.body = (_line(decision) if is_grpc else _problem(decision))[:MAX_BODY_BYTES]
+    return response
 
 
 def _problem(decision: Decision) -> str:
@@ -95,21 +92,37 @@ def _line(decision: Decision) -> str:
     return f"{decision.reason}: {decision.detail} (decision {decision.decision_id})"
 
 
-def _options(headers: Iterable[tuple[str, str]]) -> list[HeaderValueOption]:
+def _option(key: str, value: str = "") -> HeaderValueOption:
     """Say both what older and what newer Envoys read, or a client's own copy of the header stays."""
-    return [
-        HeaderValueOption(header=HeaderValue(key=key, value=value), append=_NO_APPEND, append_action=_OVERWRITE)
-        for key, value in headers
-    ]
+    return HeaderValueOption(
+        header=HeaderValue(key=key, value=value),
+        append=BoolValue(value=False),
+        append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
 
 
-def _metadata(decision: Decision) -> Struct:
-    """Return what Envoy's access log shows of the decision."""
-    fields = {"decision_id": decision.decision_id, "reason": decision.reason.value}
+def _set_metadata(metadata: Struct, decision: Decision) -> None:
+    """Set what Envoy's access log shows of the decision."""
+    fields = metadata.fields
+    fields["decision_id"].string_value = decision.decision_id
+    fields["reason"].string_value = decision.reason.value
     if decision.identity is not None:
-        fields["subject"] = decision.identity.subject.uri
+        fields["subject"].string_value = decision.identity.subject.uri
     if decision.action is not None:
-        fields["action"] = decision.action.name
-    metadata = Struct()
-    metadata.update(fields)
-    return metadata
+        fields["action"].string_value = decision.action.name
+
+
+_ALLOW_TEMPLATE = CheckResponse(
+    status=Status(code=Reason.ALLOWED.meaning.rpc_code),
+    ok_response=OkHttpResponse(
+        headers=[_option(DECISION_ID_HEADER), _option(SUBJECT_HEADER), _option(ACTION_HEADER)],
+        headers_to_remove=DELEGATION_HEADERS,
+    ),
+)
+_DENIAL_TEMPLATE = CheckResponse(
+    denied_response=DeniedHttpResponse(
+        headers=[_option(DECISION_ID_HEADER), _option("content-type"), _option("cache-control", "no-store")]
+    )
+)
+# RFC 9110 section 11.6.1 wants a challenge; ours is the connection's certificate, for which no scheme is registered.
+_CHALLENGE = _option("www-authenticate", 'SPIFFE realm="ext_authz"')

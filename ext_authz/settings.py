@@ -4,7 +4,7 @@ The file is YAML in the same strict reading as policy documents, read by the cal
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +18,8 @@ UNIX_PREFIX = "unix:"
 _SERVICE_LINK = re.compile(r"EXT_AUTHZ_(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_[0-9]+_.+)?)")
 # Bytes of a unix socket's path: sun_path holds 108 with the closing NUL on Linux, 104 on macOS.
 MAX_SOCKET_PATH_BYTES = 103
+# Settings that are checked together.
+_TRANSPORT = frozenset({"listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure"})
 
 
 class Settings(BaseModel):
@@ -59,27 +61,34 @@ class Settings(BaseModel):
             path = listen.removeprefix(UNIX_PREFIX)
             if not path.startswith("/"):
                 raise ValueError("the path of a unix socket is absolute: unix:/path")
+            if "%" in path:
+                raise ValueError("the path of a unix socket holds no %: gRPC takes it for an escape")
             if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
                 raise ValueError(f"the path of a unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
             return listen
         host, _, port = listen.rpartition(":")
         if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
             raise ValueError("expected unix:/path or HOST:PORT")
+        if ":" in host and not (host.startswith("[") and host.endswith("]")):
+            raise ValueError("expected unix:/path or HOST:PORT, an IPv6 address in brackets: [::1]:9001")
         return listen
 
     @model_validator(mode="after")
     def _check_transport(self) -> "Settings":
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("tls_certificate and tls_key go together")
-        if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
-        if self.tls_certificate is not None and self.listen.startswith(UNIX_PREFIX):
-            raise ValueError("TLS is for TCP: a unix socket is protected by its permissions")
-        if not (self.insecure or self.tls_certificate or self.is_local):
-            raise ValueError(
-                f"`{self.listen}` is open to the network without TLS: set tls_certificate and tls_key, or `insecure: true`"
-            )
+        problems = list(self._transport_problems())
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
+
+    def _transport_problems(self) -> Iterator[str]:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            yield "tls_certificate and tls_key go together"
+        elif self.tls_client_ca is not None and self.tls_certificate is None:
+            yield "tls_client_ca needs tls_certificate and tls_key"
+        if self.tls_certificate is not None and self.listen.startswith(UNIX_PREFIX):
+            yield "TLS is for TCP: a unix socket is protected by its permissions"
+        if not (self.insecure or self.tls_certificate or self.is_local):
+            yield f"`{self.listen}` is open to the network without TLS: set tls_certificate and tls_key, or `insecure: true`"
 
     @property
     def is_local(self) -> bool:
@@ -110,23 +119,38 @@ def merge_settings(flags: Mapping[str, Any], environment: Mapping[str, str], fil
         variables["workloads"] = variables["workloads"].split()  # type: ignore[assignment]
     given = {key: value for key, value in flags.items() if value is not None}
     merged = {**file, **{key: value for key, value in variables.items() if key in known}, **given}
-    try:
-        settings = Settings.model_validate(merged)
-    except ValidationError as error:
-        problems += [_problem(detail, given, variables) for detail in error.errors(include_url=False)]
-        raise SettingsError(problems) from None
-    if problems:
+    settings, details = _validate(merged)
+    problems += [problem for detail in details for problem in _problems(detail, given, variables)]
+    if problems or settings is None:
         raise SettingsError(problems)
     return settings
 
 
-def _problem(detail: Any, flags: Mapping[str, Any], variables: Mapping[str, Any]) -> str:
+def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[Any]]:
+    """Return the settings, or None and what pydantic says is wrong."""
+    try:
+        return Settings.model_validate(values), []
+    except ValidationError as error:
+        details = list(error.errors(include_url=False))
+    wrong = {detail["loc"][0] for detail in details if detail["loc"]}
+    if wrong and not wrong & _TRANSPORT:  # pydantic looks at fields together only when each is right by itself
+        right = {"policies": Path(), **{key: value for key, value in values.items() if key not in wrong}}
+        details += _validate(right)[1]
+    return None, details
+
+
+def _problems(detail: Any, flags: Mapping[str, Any], variables: Mapping[str, Any]) -> list[str]:
     name = str(detail["loc"][0]) if detail["loc"] else ""
+    messages = detail["msg"].removeprefix("Value error, ").split("\n")
+    if detail["type"] == "extra_forbidden":
+        messages = ["no such setting"]
+    elif detail["type"] == "missing":
+        messages = [f"not given: set --{name}, {ENVIRONMENT_PREFIX}{name.upper()}, or `{name}` in the settings file"]
     if name in flags:
         name = "--" + name.replace("_", "-")
     elif name in variables:
         name = ENVIRONMENT_PREFIX + name.upper()
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        message = "no such setting"
-    return f"{name}: {message[0].lower()}{message[1:]}" if name else message
+    sentences = [
+        message if message.startswith(("TLS", "`")) else message[0].lower() + message[1:] for message in messages
+    ]
+    return [f"{name}: {sentence}" if name else sentence for sentence in sentences]

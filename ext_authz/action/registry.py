@@ -74,7 +74,7 @@ class _Compiler:
         self._lines: dict[str, str] = {}  # where each action was written first
 
     def add(self, source: Source[ActionRegistry], name: str, entry: ActionEntry) -> None:
-        here = source.locate("actions", name)
+        here = source.locate_key("actions", name)
         if name in self.actions:
             self._problems.append(f"{here}: action {quoted(name)} is registered twice, first in {self._lines[name]}")
             return

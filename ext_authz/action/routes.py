@@ -35,10 +35,11 @@ class _Node(Generic[TargetT]):
 class RouteTable(Generic[TargetT]):
     """Routes compiled to a tree with one level for the method and one for each segment."""
 
-    __slots__ = ("_root",)
+    __slots__ = ("_literal", "_root")
 
     def __init__(self) -> None:
         self._root: _Node[TargetT] = _Node()
+        self._literal: dict[tuple[str, str], list[tuple[Resources, TargetT]]] = {}  # routes without parameters
 
     def add(self, route: str, resources: Resources, target: TargetT) -> list[TargetT]:
         """Add `METHOD /path` and return the targets whose routes could fit the same request. Raises RouteError."""
@@ -48,10 +49,18 @@ class RouteTable(Generic[TargetT]):
         for step in steps:
             node = node.branches.setdefault(step, _Node())
         node.ends.append((resources, target))
+        if _ANY not in steps:
+            self._literal[(steps[0], "/" + "/".join(steps[1:]))] = node.ends
         return rivals
 
     def find(self, method: str, path: str, resource: SpiffeId) -> TargetT | None:
         """Return the target of the one route that fits, or None."""
+        for resources, target in self._literal.get((method, path), ()):
+            if resources is None or resource in resources:
+                return target
+        return self._find_in_tree(method, path, resource)
+
+    def _find_in_tree(self, method: str, path: str, resource: SpiffeId) -> TargetT | None:
         nodes = [self._root]
         for step in (method, *path.split("/")[1:]):
             nodes = [

@@ -1,8 +1,8 @@
 """The request body: whether we have it, whether it is whole, and the strict JSON decoder.
 
 1. A stage that needs the body refuses one that is not whole.
-2. Whole means: Envoy says that it was not cut, and as many bytes came as Envoy counted. Envoy's own limit is soft over
-   HTTP/2: a cut body would reach us while the application gets the full one.
+2. Whole means: Envoy says that it was not cut, and as many bytes came as Envoy counted, where it counted. Envoy's own
+   limit is soft over HTTP/2: a cut body would reach us while the application gets the full one.
 3. What two JSON readers could read differently is refused: duplicate keys, NaN, trailing data, other encodings.
 """
 

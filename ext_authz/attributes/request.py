@@ -6,7 +6,7 @@
 3. What a caller asserts is kept apart from what Envoy verified; nothing here believes either.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -120,36 +120,40 @@ def _extensions(extensions: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _headers(http: Any) -> Mapping[str, str]:
-    lines: Iterable[tuple[str, str | bytes]]
     if http.HasField("header_map"):
         if http.headers:
             raise Refusal(Reason.HEADER_AMBIGUOUS, "the headers came in both forms")
-        count = len(http.header_map.headers)
-        lines = ((line.key, line.raw_value or line.value) for line in http.header_map.headers)
+        lines = http.header_map.headers
+        _check_count(len(lines))
+        # Half of a request's headers mean nothing to us: their values are never touched.
+        kept = [(name, line.raw_value or line.value) for line in lines if (name := line.key.lower()) in _KEPT_HEADERS]
     else:
-        count = len(http.headers)
-        lines = http.headers.items()
+        _check_count(len(http.headers))
+        kept = [(name, value) for key, value in http.headers.items() if (name := key.lower()) in _KEPT_HEADERS]
+    return _once(kept)
+
+
+def _check_count(count: int) -> None:
     if count > MAX_HEADERS:
         raise Refusal(Reason.REQUEST_MALFORMED, f"more than {MAX_HEADERS} headers")
-    return _kept(lines)
 
 
-def _kept(lines: Iterable[tuple[str, str | bytes]]) -> Mapping[str, str]:
-    kept: dict[str, str] = {}
-    for key, value in lines:
-        name = key.lower()
-        if name not in _KEPT_HEADERS:
-            continue
-        if name in kept:
-            if name not in _CORRELATION_HEADERS:
-                raise Refusal(Reason.HEADER_AMBIGUOUS, f"{name} stands more than once")
-            kept[name] = ""
-            continue
-        kept[name] = _header_text(name, value)
+def _once(lines: list[tuple[str, str | bytes]]) -> Mapping[str, str]:
+    """Check each line, and that what must stand once does."""
+    headers = {name: _header_text(name, value) for name, value in lines}
+    if len(headers) != len(lines):
+        _refuse_duplicates([name for name, _ in lines])
+        headers |= dict.fromkeys(_CORRELATION_HEADERS & headers.keys(), "")
     for name in _COMMALESS:
-        if "," in kept.get(name, ""):
+        if name in headers and "," in headers[name]:
             raise Refusal(Reason.HEADER_AMBIGUOUS, f"{name} stands more than once")
-    return kept
+    return headers
+
+
+def _refuse_duplicates(names: list[str]) -> None:
+    for name in names:
+        if name not in _CORRELATION_HEADERS and names.count(name) > 1:
+            raise Refusal(Reason.HEADER_AMBIGUOUS, f"{name} stands more than once")
 
 
 def _header_text(name: str, value: str | bytes) -> str:
@@ -175,7 +179,8 @@ def _body(http: Any, headers: Mapping[str, str], max_body_bytes: int) -> Body:
     if not data:
         # Here the marker says nothing: where Envoy buffers no body, a client's own marker comes through.
         return Body(BodyState.MISSING, b"") if _announced(http, headers) else NO_BODY
-    whole = headers.get(PARTIAL_BODY) == "false" and len(data) == http.size
+    # Envoy counts every body that it shows; where the count is absent, its marker alone speaks.
+    whole = headers.get(PARTIAL_BODY) == "false" and http.size in {len(data), 0}
     return Body(BodyState.WHOLE if whole else BodyState.PARTIAL, data)
 
 

@@ -39,6 +39,9 @@ class SpanSink:
         if not self._finished.spans:
             for record in records:
                 self._make_span(record)
+        if len(self._finished.spans) != len(records):
+            self._finished.spans.clear()
+            raise ExportError("the OpenTelemetry SDK did not make a span of each record")
         if self._exporter.export(self._finished.spans) is not SpanExportResult.SUCCESS:
             raise ExportError("the collector did not take the audit spans")
         self._finished.spans.clear()

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from ext_authz.audit.record import AuditRecord
 
-# Records that may wait: about 1.5 kB each, a few seconds of a busy server.
+# Records that may wait unless the settings say otherwise: about 1.5 kB each, a few seconds of a busy server.
 MAX_WAITING = 8192
 # Records in one batch: what one write or one export carries.
 MAX_BATCH = 512

@@ -8,9 +8,10 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ext_authz.action.registry import Action
 from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, TARGET_RESOURCE, Attributes
 from ext_authz.decision.model import Decision
-from ext_authz.decision.screening import request_leaves
+from ext_authz.decision.screening import scan_request
 from ext_authz.decision.stopwatch import Stopwatch
 from ext_authz.errors import NotAllowed, Reason, Refusal, Undecided
 from ext_authz.faults import place_of
@@ -20,6 +21,7 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Finding, Screen
 from ext_authz.policy.compile import Policy
 from ext_authz.policy.request import AuthorizationRequest, Context
+from ext_authz.policy.verdict import Rule
 
 DIRECTION_EXTENSION = "direction"
 INBOUND = "inbound"
@@ -44,6 +46,18 @@ class Call(NamedTuple):
     peer: SpiffeId | None = None  # the sidecar that asks, where the transport proves its identity
 
 
+class _Facts(NamedTuple):
+    """What the stages found out before they ended."""
+
+    identity: Identity | None = None
+    action: Action | None = None
+    rule: Rule | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+_NO_FACTS = _Facts()
+
+
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     """Decide one request. Never raises."""
     policy, split = snapshot.policy, call.stopwatch.split
@@ -66,23 +80,24 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         if reason is not Reason.ALLOWED:
             raise Refusal(reason)
         _check_tokens(attributes)
-        findings = snapshot.screen.scan(request_leaves(attributes, action))
+        findings = scan_request(snapshot.screen, attributes, action)
         split("injection")
         if findings:
             raise Refusal(Reason.INJECTION_DETECTED)
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    return _decision(attributes, snapshot, call, ending)._replace(
-        identity=identity, action=action, rule=rule, findings=findings
-    )
+    facts = _Facts(identity, action, rule, findings)
+    return _decision(attributes, facts, snapshot, call, ending)
 
 
 def refuse(attributes: Attributes, snapshot: Snapshot, call: Call, error: Exception) -> Decision:
     """Return the decision on a request whose attributes could not be read. `attributes` is what was salvaged."""
-    return _decision(attributes, snapshot, call, error)
+    return _decision(attributes, _NO_FACTS, snapshot, call, error)
 
 
-def _decision(attributes: Attributes, snapshot: Snapshot, call: Call, ending: Exception | None) -> Decision:
+def _decision(
+    attributes: Attributes, facts: _Facts, snapshot: Snapshot, call: Call, ending: Exception | None
+) -> Decision:
     """Turn the way in which the stages ended into a decision."""
     reason, detail, fault = Reason.ALLOWED, "", ""
     if isinstance(ending, NotAllowed):
@@ -95,10 +110,10 @@ def _decision(attributes: Attributes, snapshot: Snapshot, call: Call, ending: Ex
         reason=reason,
         detail=detail or reason.meaning.sentence,
         attributes=attributes,
-        identity=None,
-        action=None,
-        rule=None,
-        findings=(),
+        identity=facts.identity,
+        action=facts.action,
+        rule=facts.rule,
+        findings=facts.findings,
         policy_digest=snapshot.policy.digest,
         durations_ns=tuple(call.stopwatch.durations_ns),
         fault=fault,

@@ -36,9 +36,14 @@ class Source(Generic[ModelT]):
         place = self.places.find(steps)
         return f"{self.path}:{place.line}:{place.column}"
 
+    def locate_key(self, *steps: str | int) -> str:
+        """Return `path:line:column` of the last key of `steps`: where a name stands, whose value may begin below it."""
+        place = self.places.find_key(steps)
+        return f"{self.path}:{place.line}:{place.column}"
+
     def line(self, *steps: str | int) -> str:
-        """Return `path:line` of the value at `steps`: how a rule is named in verdicts and records."""
-        return f"{self.path}:{self.places.find(steps).line}"
+        """Return `path:line` of the last key or item of `steps`: how a rule is named in verdicts and records."""
+        return f"{self.path}:{self.places.find_key(steps).line}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,5 +31,6 @@ def check_names(names: Names) -> None:
     """Raise SpiffeIdError unless trust domain and `id_path` make valid SPIFFE IDs."""
     if names.id_path.count("{name}") != 1:
         raise SpiffeIdError("id_path holds {name} exactly once")
-    SpiffeId.parse(f"spiffe://{names.trust_domain}")
+    if SpiffeId.parse(f"spiffe://{names.trust_domain}").path:
+        raise SpiffeIdError("a trust domain has no path")
     names.resolve("name")

@@ -69,6 +69,35 @@ def body_leaves(value: object) -> Iterator[Leaf]:
         pending.extend(reversed(inside))
 
 
+def body_texts(value: object) -> list[str] | None:
+    """Return what `body_leaves` yields without the places, several times as fast; None where that is not simple.
+
+    Not simple are strings that may hold JSON, and bodies at the limits: `body_leaves` opens the ones and judges the
+    others.
+    """
+    texts: list[str] = []
+    level, parts = [value], 1
+    for _ in range(MAX_DEPTH):
+        below: list[object] = []
+        for part in level:
+            if type(part) is str:
+                if part.lstrip()[:1] in _JSON_STARTS:
+                    return None
+                texts.append(part)
+            elif type(part) is dict:
+                texts += part
+                below += part.values()
+            elif type(part) is list:
+                below += part
+        if not below:
+            return texts
+        parts += 2 * len(below)  # a member is a key and a value
+        if parts > MAX_NODES:
+            return None
+        level = below
+    return None
+
+
 def query_leaves(query: str) -> Iterator[Leaf]:
     """Yield names and values of a query string (application/x-www-form-urlencoded), without its `?`.
 

@@ -48,6 +48,10 @@ class Screen:
                 break
         return tuple(findings[:MAX_FINDINGS])
 
+    def knows_clean(self, texts: Iterable[str]) -> bool:
+        """Whether every text was screened lately and no rule matched: then `scan` would find nothing."""
+        return all(self._verdicts.get(text) == () for text in texts)
+
     def _verdict(self, text: str) -> Verdict:
         verdict = self._verdicts.get(text)
         if verdict is None:

@@ -85,7 +85,7 @@ class _MatrixCompiler:
     def add(self, source: Source[PermissionMatrix]) -> None:
         groups = {name: list(self._group(source, name)) for name in source.model.groups}
         for subject, row in source.model.matrix.items():
-            subjects = self._members(subject, groups, source.locate("matrix", subject))
+            subjects = self._members(subject, groups, source.locate_key("matrix", subject))
             for resource, cell in row.items():
                 self._add_cell(source, (subject, resource), subjects, cell)
         for index, denial in enumerate(source.model.deny):
@@ -117,7 +117,7 @@ class _MatrixCompiler:
         self, source: Source[PermissionMatrix], cell_name: tuple[str, str], subjects: list[SpiffeId], cell: Cell
     ) -> None:
         steps = ("matrix", *cell_name)
-        resource = self._resolve(cell_name[1], source.locate(*steps))
+        resource = self._resolve(cell_name[1], source.locate_key(*steps))
         where = source.line(*steps)
         for index, action in enumerate(cell.actions):
             # The place of a short cell's action, else of the long form's.

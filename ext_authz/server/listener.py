@@ -36,12 +36,14 @@ def listening(server: grpc.aio.Server, settings: Settings) -> Iterator[str]:
 
 def _bind_tcp(server: grpc.aio.Server, settings: Settings) -> int:
     credentials = server_credentials(settings)
+    cause = "is another server there?"
     try:
         if credentials is None:
             return int(server.add_insecure_port(settings.listen))
+        cause = "is another server there, or are the TLS files no PEM or certificate and key no pair?"
         return int(server.add_secure_port(settings.listen, credentials))
     except RuntimeError:
-        raise SettingsError([f"listen: cannot bind `{settings.listen}`: is another server there?"]) from None
+        raise SettingsError([f"listen: cannot bind `{settings.listen}`: {cause}"]) from None
 
 
 def _bind_unix(server: grpc.aio.Server, settings: Settings, path: Path) -> None:

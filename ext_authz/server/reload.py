@@ -1,9 +1,7 @@
 """Policy reload: on SIGHUP and on file changes; a bad change keeps the last good policy."""
 
 import asyncio
-import gc
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ from watchfiles import awatch
 from ext_authz.authorizer import Authorizer
 from ext_authz.errors import PolicyError
 from ext_authz.policy.compile import Policy, load
+from ext_authz.server.memory import settle_memory
 
 # Milliseconds that a burst of file changes may last before it is read: editors and ConfigMap swaps touch several files.
 SETTLE_MILLISECONDS = 200
@@ -44,7 +43,8 @@ class PolicyReloader:
 
     async def watch(self) -> None:
         """Reload whenever a file of the directory changes, until cancelled."""
-        async for _ in awatch(self._directory, debounce=SETTLE_MILLISECONDS, recursive=False):
+        # No filter: the usual one passes over everything below .git, node_modules and the like.
+        async for _ in awatch(self._directory, watch_filter=None, debounce=SETTLE_MILLISECONDS, recursive=False):
             await self.reload()
 
     def _swap(self, policy: Policy) -> None:
@@ -55,9 +55,3 @@ class PolicyReloader:
         self._authorizer.snapshot = replace(active, policy=policy)
         settle_memory()
         _LOG.info("policy reloaded: %d grants, digest %s", policy.grant_count, policy.digest[:12])
-
-
-def settle_memory(freeze: Callable[[], None] = gc.freeze) -> None:
-    """Take what was just loaded out of the garbage collector's rounds: they would walk a large matrix again and again."""
-    gc.collect()
-    freeze()

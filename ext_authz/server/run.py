@@ -22,7 +22,8 @@ from ext_authz.identity.xfcc import XfccMode
 from ext_authz.injection import load_default_screen
 from ext_authz.policy.compile import load
 from ext_authz.server.listener import listening
-from ext_authz.server.reload import PolicyReloader, settle_memory
+from ext_authz.server.memory import settle_memory
+from ext_authz.server.reload import PolicyReloader
 from ext_authz.server.service import SERVICE_NAME, authorization_handler
 from ext_authz.settings import Settings
 
@@ -47,7 +48,7 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda _: N
     Raises PolicyError or SettingsError before anything is served.
     """
     snapshot = load_snapshot(settings)
-    recorder = AuditWriter(_sinks(settings))
+    recorder = AuditWriter(_sinks(settings), settings.audit_max_waiting)
     try:
         authorizer = Authorizer(snapshot, recorder, max_body_bytes=settings.max_body_bytes)
         settle_memory()
@@ -58,7 +59,7 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda _: N
 
 
 async def _serve(settings: Settings, authorizer: Authorizer, started: Callable[[str], None]) -> None:
-    server = _grpc_server(settings)
+    server = grpc_server(settings)
     server.add_generic_rpc_handlers(
         (authorization_handler(authorizer, authenticates_peers=settings.tls_client_ca is not None),)
     )
@@ -81,7 +82,8 @@ async def _serve(settings: Settings, authorizer: Authorizer, started: Callable[[
                 watching.cancel()
 
 
-def _grpc_server(settings: Settings) -> grpc.aio.Server:
+def grpc_server(settings: Settings) -> grpc.aio.Server:
+    """Return a server with the limits of the settings, without services and addresses."""
     options = (
         ("grpc.max_receive_message_length", settings.max_body_bytes + MAX_ENVELOPE_BYTES),
         ("grpc.max_concurrent_streams", MAX_STREAMS_PER_CONNECTION),
@@ -126,9 +128,12 @@ def _identifier(settings: Settings) -> Identifier:
 
 def _sinks(settings: Settings) -> list[Sink]:
     sinks: list[Sink] = []
+    # An empty variable counts as absent (OpenTelemetry specification, "Environment Variable Specification").
     has_collector = any(
-        name in os.environ for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        os.environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     )
+    if has_collector and os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        raise SettingsError(["OTEL_SDK_DISABLED: no audit span is made with it: unset it or the OTLP endpoint"])
     if settings.audit_file is not None:
         try:
             sinks.append(JsonLinesSink.to_file(settings.audit_file))

@@ -30,7 +30,9 @@ def authorization_handler(authorizer: Authorizer, *, authenticates_peers: bool) 
 
 def _check(authorizer: Authorizer) -> _Handler:
     async def check(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        return await _answer(authorizer, data, context, None)
+        if authorizer.effects:
+            return await authorizer.check_with_effects(data, context.time_remaining())
+        return authorizer.check(data, context.time_remaining())
 
     return check
 
@@ -42,24 +44,17 @@ def _check_authenticated(authorizer: Authorizer) -> _Handler:
             await context.abort(
                 grpc.StatusCode.UNAUTHENTICATED, "the client certificate is no X.509-SVID of a workload"
             )
-        return await _answer(authorizer, data, context, peer)
+        if authorizer.effects:
+            return await authorizer.check_with_effects(data, context.time_remaining(), peer)
+        return authorizer.check(data, context.time_remaining(), peer)
 
     return check
-
-
-async def _answer(
-    authorizer: Authorizer, data: bytes, context: grpc.aio.ServicerContext, peer: SpiffeId | None
-) -> bytes:
-    remaining_seconds = context.time_remaining()
-    if authorizer.effects:
-        return await authorizer.check_with_effects(data, remaining_seconds, peer)
-    return authorizer.check(data, remaining_seconds, peer)
 
 
 def _peer(context: grpc.aio.ServicerContext) -> SpiffeId | None:
     """Return the one SPIFFE ID of the client's certificate, or None."""
     names = context.auth_context().get("x509_subject_alternative_name", ())
-    uris = [name for name in names if name.startswith(b"spiffe:")]
+    uris = [name for name in names if b"://" in name]  # X509-SVID.md section 2: one URI, whatever its scheme
     if len(uris) != 1:
         return None
     try:

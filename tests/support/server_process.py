@@ -12,13 +12,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
+import grpc.aio
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ext_authz.errors import SettingsError
 from ext_authz.pb.external_auth_pb2 import CheckResponse
+from ext_authz.server.listener import listening
+from ext_authz.settings import Settings
 
 CHECK = "/envoy.service.auth.v3.Authorization/Check"
 
@@ -31,6 +35,9 @@ _LISTENING = re.compile(r"listening on (\S+): ")
 _FOREIGN_VARIABLES = re.compile(r"EXT_AUTHZ_.*|OTEL_.*|.*_proxy", re.IGNORECASE)
 # A proxy of the machine is not asked for what stays on it.
 _CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
+
+
+SeenT = TypeVar("SeenT")
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class ServerProcess:
         """Wait until `text` stands in the log `count` times and return the log."""
         return self.wait_for(lambda: log if (log := self.log).count(text) >= count else None, f"`{text}` in the log")
 
-    def wait_for(self, look: Callable[[], Any], what: str) -> Any:
+    def wait_for(self, look: Callable[[], SeenT | None], what: str) -> SeenT:
         """Look again and again until there is something to see, and return it."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not (seen := look()):
@@ -157,6 +164,19 @@ def refused_start(policies: Path, **settings: Any) -> tuple[int, str]:
             return server.wait(), server.log
         finally:
             server.kill()
+
+
+async def refused_listen(**settings: Any) -> str:
+    """Bind a server of this process to an address that it should not get; return the one problem."""
+    server = grpc.aio.server()
+    try:
+        with listening(server, Settings.model_validate({"policies": Path(), **settings})) as address:
+            raise AssertionError(f"listens on {address}")
+    except SettingsError as error:
+        (problem,) = error.problems
+        return problem
+    finally:
+        await server.stop(None)
 
 
 @contextmanager
