@@ -63,13 +63,19 @@ class Authorizer:
         `remaining_seconds` is what is left of the caller's deadline. `peer` is the identity of the sidecar that asks,
         where the transport proves one: it may only ask about its own workload.
         """
-        return self._conclude(self._decide(data, remaining_seconds, peer))
+        try:
+            return self._conclude(self._decide(data, remaining_seconds, peer))
+        except Exception as error:  # noqa: BLE001  rule 1
+            return _answer_without_decision(error)
 
     async def check_with_effects(
         self, data: bytes, remaining_seconds: float | None = None, peer: SpiffeId | None = None
     ) -> bytes:
         """Answer like `check`, and run the effects of a would-be allow before it is answered and recorded."""
-        decision = self._decide(data, remaining_seconds, peer)
+        try:
+            decision = self._decide(data, remaining_seconds, peer)
+        except Exception as error:  # noqa: BLE001  rule 1
+            return _answer_without_decision(error)
         if decision.meaning.outcome is Outcome.ALLOW:
             try:
                 decision = await self._apply(decision, remaining_seconds)
@@ -126,3 +132,9 @@ class Authorizer:
             return to_check_response(decision.overruled(Reason.AUDIT_UNAVAILABLE))
         except Exception:  # noqa: BLE001  rule 1
             return emergency_response()
+
+
+def _answer_without_decision(error: Exception) -> bytes:
+    """Deny where no decision could be made at all: without a clock or a snapshot there is nothing to record."""
+    _LOG.error("a check failed outside of its stages: %s", place_of(error))
+    return emergency_response()

@@ -13,6 +13,7 @@
 3. A detail holds only values that passed a parser of ours: never a token, a body, a header as it came, or a rule.
 """
 
+import re
 from collections.abc import Sequence
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
@@ -169,8 +170,20 @@ class ConfigurationError(ExtAuthzError):
 
 
 class PolicyError(ConfigurationError):
-    """The policy documents: each problem begins with `path:line:column: `."""
+    """The policy documents: each problem begins with `path:line:column: `, and they come in that order."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(sorted(problems, key=_place))
 
 
 class SettingsError(ConfigurationError):
     """Flags, environment variables or the settings file."""
+
+
+# The path ends at the first colon with two numbers behind it.
+_PLACE = re.compile(r"(.*?):([0-9]+):([0-9]+): ", re.DOTALL)
+
+
+def _place(problem: str) -> tuple[str, int, int]:
+    match = _PLACE.match(problem)
+    return (match[1], int(match[2]), int(match[3])) if match else ("", 0, 0)

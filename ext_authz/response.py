@@ -20,6 +20,8 @@ from ext_authz.pb.http_status_pb2 import HttpStatus
 
 # Bytes of a denial's body. The rendered Envoy configuration cuts at 4,096, which would cut JSON in the middle.
 MAX_BODY_BYTES = 2048
+# Characters of the detail in it: JSON writes one in up to twelve bytes, and the rest of the body takes less than 300.
+MAX_DETAIL_CHARACTERS = 140
 
 DECISION_ID_HEADER = "x-authz-decision-id"
 SUBJECT_HEADER = "x-authz-subject"
@@ -80,7 +82,7 @@ def _problem(decision: Decision) -> str:
         "type": "about:blank",
         "title": "could not decide" if decision.meaning.outcome is Outcome.ERROR else "request denied",
         "status": decision.meaning.http_status,
-        "detail": decision.detail,
+        "detail": decision.detail[:MAX_DETAIL_CHARACTERS],
         "reason": decision.reason,
         "decision_id": decision.decision_id,
     }
@@ -89,7 +91,7 @@ def _problem(decision: Decision) -> str:
 
 def _line(decision: Decision) -> str:
     """Return one plain line: gRPC clients see it as the status message."""
-    return f"{decision.reason}: {decision.detail} (decision {decision.decision_id})"
+    return f"{decision.reason}: {decision.detail[:MAX_DETAIL_CHARACTERS]} (decision {decision.decision_id})"
 
 
 def _option(key: str, value: str = "") -> HeaderValueOption:

@@ -3,7 +3,6 @@
 The file is YAML in the same strict reading as policy documents, read by the caller and given here as a mapping.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,8 +13,9 @@ from ext_authz.errors import SettingsError
 
 ENVIRONMENT_PREFIX = "EXT_AUTHZ_"
 UNIX_PREFIX = "unix:"
-# Kubernetes sets these for a Service named ext-authz; they are no settings of ours.
-_SERVICE_LINK = re.compile(r"EXT_AUTHZ_(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|PORT(?:_[0-9]+_.+)?)")
+# Kubernetes sets NAME_SERVICE_HOST, NAME_SERVICE_PORT*, NAME_PORT* for each Service of the namespace; those of one named
+# ext-authz or ext-authz-admin are no settings of ours.
+_SERVICE_HOST = "SERVICE_HOST"
 # Bytes of a unix socket's path: sun_path holds 108 with the closing NUL on Linux, 104 on macOS.
 MAX_SOCKET_PATH_BYTES = 103
 # Settings that are checked together.
@@ -28,7 +28,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     policies: Path
-    listen: str = f"{UNIX_PREFIX}/run/ext-authz/authz.sock"
+    listen: str = f"{UNIX_PREFIX}/run/ext-authz/check.sock"
     socket_group: str | None = None  # group that may connect to the unix socket; absent: only this user
     tls_certificate: Path | None = None  # PEM files, read again when they change
     tls_key: Path | None = None
@@ -109,10 +109,11 @@ def _is_loopback_ipv4(host: str) -> bool:
 def merge_settings(flags: Mapping[str, Any], environment: Mapping[str, str], file: Mapping[str, Any]) -> Settings:
     """Build settings from their three sources; a flag of None counts as not given. Raises SettingsError with all problems."""
     known = set(Settings.model_fields)
+    links = _service_links(environment)
     variables = {
         key.removeprefix(ENVIRONMENT_PREFIX).lower(): value
         for key, value in environment.items()
-        if key.startswith(ENVIRONMENT_PREFIX) and _SERVICE_LINK.fullmatch(key) is None
+        if key.startswith(ENVIRONMENT_PREFIX) and not key.startswith(links)
     }
     problems = [f"{ENVIRONMENT_PREFIX}{name.upper()}: no such setting" for name in sorted(variables.keys() - known)]
     if "workloads" in variables:
@@ -124,6 +125,12 @@ def merge_settings(flags: Mapping[str, Any], environment: Mapping[str, str], fil
     if problems or settings is None:
         raise SettingsError(problems)
     return settings
+
+
+def _service_links(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Return how the variables begin that Kubernetes sets for Services."""
+    services = [key.removesuffix(_SERVICE_HOST) for key in environment if key.endswith(f"_{_SERVICE_HOST}")]
+    return tuple(f"{service}{what}" for service in services for what in ("SERVICE_", "PORT"))
 
 
 def _validate(values: Mapping[str, Any]) -> tuple[Settings | None, list[Any]]:

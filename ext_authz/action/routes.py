@@ -87,15 +87,23 @@ class RouteTable(Generic[TargetT]):
 
 def _steps(route: str) -> list[str]:
     method, _, path = route.partition(" ")
-    segments = [_ANY if _PARAMETER.fullmatch(segment) else segment for segment in path.split("/")[1:]]
-    literal = "/" + "/".join("x" if segment == _ANY else segment for segment in segments)
+    if "?" in path:
+        raise RouteError("a route has no query")
+    segments = path.split("/")
+    parameters = [_PARAMETER.fullmatch(segment) is not None for segment in segments]
+    literal = "/".join("x" if parameter else segment for segment, parameter in zip(segments, parameters, strict=True))
+    if "{" in literal or "}" in literal:
+        raise RouteError("a parameter is one whole segment, a name in lower case: {id}")
+    if not {"*", "**"}.isdisjoint(segments):
+        raise RouteError("`*` is no wildcard: write {name}, which stands for one segment")
     try:
-        target = parse_target(literal)
+        parse_target(literal)
     except Refusal as refusal:
         raise RouteError(f"no request can have this path: {refusal.detail}") from None
-    if target.query or "?" in literal:
-        raise RouteError("a route has no query")
-    return [method, *segments]
+    return [
+        method,
+        *(_ANY if parameter else segment for segment, parameter in zip(segments[1:], parameters[1:], strict=True)),
+    ]
 
 
 def _share(one: Resources, other: Resources) -> bool:

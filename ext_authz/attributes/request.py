@@ -30,6 +30,9 @@ MAX_METHOD_BYTES = 20
 # Bytes of body unless the settings say otherwise: what the rendered Envoy configuration buffers at most.
 MAX_BODY_BYTES = 65536
 
+# Seconds since 1970: the end of the year 9999, where google.protobuf.Timestamp and Python's datetime end.
+_MAX_SECONDS = 253_402_300_799
+
 XFCC = "x-forwarded-client-cert"
 PARTIAL_BODY = "x-envoy-auth-partial-body"
 AGENT_ACTION = "x-agent-action"
@@ -98,8 +101,15 @@ def parse_attributes(data: bytes, max_body_bytes: int = MAX_BODY_BYTES) -> Attri
         query=query,
         headers=headers,
         body=_body(http, headers, max_body_bytes),
-        received_ns=request.time.seconds * 1_000_000_000 + request.time.nanos,
+        received_ns=to_nanoseconds(request.time),
     )
+
+
+def to_nanoseconds(time: Any) -> int:
+    """Return a protobuf Timestamp in nanoseconds since 1970; 0 when it is absent or no time that a record can show."""
+    if not (0 < time.seconds < _MAX_SECONDS and 0 <= time.nanos < 1_000_000_000):
+        return 0
+    return int(time.seconds * 1_000_000_000 + time.nanos)
 
 
 def _method(method: str) -> str:

@@ -6,7 +6,7 @@ Nothing here decides anything: these attributes go into the audit record of a re
 from typing import Any
 
 from ext_authz.attributes.body import NO_BODY
-from ext_authz.attributes.request import MAX_METHOD_BYTES, REQUEST_ID, TRACEPARENT, Attributes
+from ext_authz.attributes.request import MAX_METHOD_BYTES, REQUEST_ID, TRACEPARENT, Attributes, to_nanoseconds
 from ext_authz.pb.external_auth_pb2 import CheckRequest
 
 # Characters of a path or principal that was not read as one: enough to recognise it.
@@ -29,7 +29,7 @@ def salvage_attributes(data: bytes) -> Attributes:
             method=_shown(request.http.method[:MAX_METHOD_BYTES]),
             path=_shown(request.http.path.partition("?")[0].partition("#")[0]),
             headers=_correlation(request.http),
-            received_ns=request.time.seconds * 1_000_000_000 + request.time.nanos,
+            received_ns=to_nanoseconds(request.time),
         )
     except Exception:  # noqa: BLE001  a record of a refusal must not fail
         return NOTHING

@@ -15,10 +15,13 @@ from ext_authz.decision.model import Decision
 from ext_authz.documents.models import ACTION_NAME_PATTERN
 from ext_authz.errors import Outcome, Reason
 from ext_authz.identity.identify import Identity
+from ext_authz.identity.spiffe_id import MAX_ID_BYTES
 from ext_authz.injection.screen import Finding
 from ext_authz.policy.verdict import Rule
 
 SPAN_NAME = "a2a.policy.decision"
+# Characters of a traceparent or request id: a W3C traceparent has 55, a UUID 36.
+MAX_CORRELATION_CHARACTERS = 128
 
 Value = str | bool | int | tuple[str, ...]
 
@@ -100,8 +103,8 @@ def to_record(decision: Decision) -> AuditRecord:
         reason=decision.reason,
         detail=decision.detail,
         identity=decision.identity,
-        principal=attributes.principal,
-        destination=attributes.destination,
+        principal=attributes.principal[:MAX_ID_BYTES],
+        destination=attributes.destination[:MAX_ID_BYTES],
         action=decision.action.name if decision.action else "",
         asserted_action=_asserted(headers.get(AGENT_ACTION, "")),
         method=attributes.method,
@@ -111,8 +114,8 @@ def to_record(decision: Decision) -> AuditRecord:
         policy_digest=decision.policy_digest,
         durations_ns=decision.durations_ns,
         fault=decision.fault,
-        traceparent=headers.get(TRACEPARENT, ""),
-        request_id=headers.get(REQUEST_ID, "")[:128],
+        traceparent=headers.get(TRACEPARENT, "")[:MAX_CORRELATION_CHARACTERS],
+        request_id=headers.get(REQUEST_ID, "")[:MAX_CORRELATION_CHARACTERS],
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanKind, Status, StatusCode, set_span_in_context
@@ -16,6 +16,14 @@ from opentelemetry.trace import NonRecordingSpan, SpanKind, Status, StatusCode, 
 from ext_authz.audit.record import SPAN_NAME, AuditRecord
 from ext_authz.audit.trace import remote_parent
 from ext_authz.errors import Outcome
+
+# A record is bounded already; limits for the spans of an application would drop attributes of it.
+_NO_LIMITS = SpanLimits(
+    max_attributes=SpanLimits.UNSET,
+    max_span_attributes=SpanLimits.UNSET,
+    max_attribute_length=SpanLimits.UNSET,
+    max_span_attribute_length=SpanLimits.UNSET,
+)
 
 
 class ExportError(Exception):
@@ -29,7 +37,10 @@ class SpanSink:
         self._exporter = exporter
         self._finished = _Finished()
         provider = TracerProvider(
-            sampler=ALWAYS_ON, resource=Resource.create({"service.name": service_name}), shutdown_on_exit=False
+            sampler=ALWAYS_ON,
+            resource=Resource.create({"service.name": service_name}),
+            span_limits=_NO_LIMITS,
+            shutdown_on_exit=False,
         )
         provider.add_span_processor(self._finished)
         self._tracer = provider.get_tracer("ext_authz.audit")

@@ -33,7 +33,7 @@ def serve(
 ) -> None:
     """Answer Envoy's checks until SIGTERM.
 
-    Example: ext-authz serve --policies policies/default --listen unix:/run/ext-authz/authz.sock
+    Example: ext-authz serve --policies policies/default --listen unix:/run/ext-authz/check.sock
 
     SIGHUP and file changes reload the policy; a broken one is refused and the last good one stays.
     """

@@ -54,6 +54,11 @@ class _Facts(NamedTuple):
     rule: Rule | None = None
     findings: tuple[Finding, ...] = ()
 
+    def are_sound(self) -> bool:
+        """Whether a failing stage left what it should have: answer and record are made of these."""
+        identity, action = isinstance(self.identity, Identity | None), isinstance(self.action, Action | None)
+        return identity and action and isinstance(self.rule, Rule | None) and isinstance(self.findings, tuple)
+
 
 _NO_FACTS = _Facts()
 
@@ -82,6 +87,10 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         _check_tokens(attributes)
         findings = scan_request(snapshot.screen, attributes, action)
         split("injection")
+        if not isinstance(
+            findings, tuple
+        ):  # nothing found is an empty tuple; anything else is a failure, never "no match"
+            raise TypeError("the screen did not say what it found")
         if findings:
             raise Refusal(Reason.INJECTION_DETECTED)
     except Exception as error:  # noqa: BLE001  rule 3
@@ -104,6 +113,7 @@ def _decision(
         reason, detail = ending.reason, ending.detail
     elif ending is not None:
         reason, fault = Reason.INTERNAL_ERROR, place_of(ending)
+        facts = facts if facts.are_sound() else _NO_FACTS
     return Decision(
         decision_id=call.decision_id,
         decided_at=call.now,

@@ -4,8 +4,10 @@ The places of texts matter only when something is found. What was screened latel
 a chat sends with every call, is recognised without them.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
+from urllib.parse import unquote
 
 from ext_authz.action.registry import Action
 from ext_authz.attributes.body import parse_json
@@ -17,6 +19,7 @@ from ext_authz.injection.screen import Finding, Screen
 _JSON = "application/json"
 _JSON_SUFFIX = "+json"  # RFC 6839 section 3.1
 _FORM = "application/x-www-form-urlencoded"
+_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
 def scan_request(screen: Screen, attributes: Attributes, action: Action) -> tuple[Finding, ...]:
@@ -87,6 +90,8 @@ def _parts(attributes: Attributes, action: Action) -> Iterator[_Part]:
     prompt = attributes.headers.get(AI_PROMPT)
     if prompt:
         yield _Text(f"header:{AI_PROMPT}", prompt)
+    if "%" in attributes.path:  # without encoded characters a path has no words
+        yield _Text("path", unquote(attributes.path))
     if attributes.query:
         yield _Fields(tuple(query_leaves(attributes.query)))
     if action.screens_body:
@@ -98,27 +103,38 @@ def _parts(attributes: Attributes, action: Action) -> Iterator[_Part]:
 def _body_parts(attributes: Attributes, data: bytes) -> Iterator[_Part]:
     if attributes.headers.get(CONTENT_ENCODING, "identity") != "identity":
         raise Refusal(Reason.BODY_ENCODING, "the body is compressed")
-    media_type, _, parameters = attributes.headers.get(CONTENT_TYPE, "").lower().partition(";")
+    media_type, *parameters = attributes.headers.get(CONTENT_TYPE, "").lower().split(";")
+    _check_charset(parameters)
     media_type = media_type.strip()
     if media_type == _JSON or media_type.endswith(_JSON_SUFFIX):
-        if "charset" in parameters and "utf-8" not in parameters:
-            raise Refusal(Reason.BODY_ENCODING, "the body is JSON in another encoding than UTF-8")
         yield _Json(parse_json(data))
-        return
-    # The type is the caller's word and applications often ignore it: read the text as it is, and as what it may be.
+    else:
+        yield from _undeclared_parts(data, is_form=media_type == _FORM)
+
+
+def _check_charset(parameters: Iterable[str]) -> None:
+    """Refuse a body that the application would decode in another way than we do."""
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "charset" and value.strip(' \t"') not in _CHARSETS:
+            raise Refusal(Reason.BODY_ENCODING, "the body has another charset than UTF-8")
+
+
+def _undeclared_parts(data: bytes, *, is_form: bool) -> Iterator[_Part]:
+    """Read a body that does not say JSON as it is, and as what an application may take it for.
+
+    The type is the caller's word, and applications often ignore it.
+    """
     text = data.decode("utf-8", "replace")
     yield _Text("body", text)
-    if media_type == _FORM:
+    if is_form:
         yield _Fields(tuple(form_leaves(text)))
-    yield from _undeclared_json(data)
+    if b"\0" in data:  # JSON readers recognise UTF-16 by its zero bytes
+        yield _Text("body", data.decode("utf-16-le", "replace"))
+        yield _Text("body", data.decode("utf-16-be", "replace"))
+    if "\\" in text:  # JSON, JSON lines, or JSON that only a lenient reader takes
+        yield _Text("body", _ESCAPE.sub(lambda match: chr(int(match[1], 16)), text))
 
 
-def _undeclared_json(data: bytes) -> Iterator[_Part]:
-    """Yield a body that is JSON without saying so; what is no JSON has no strings of its own."""
-    if data.lstrip()[:1] not in {b"{", b"[", b'"'}:
-        return
-    try:
-        value = parse_json(data)
-    except Refusal:
-        return
-    yield _Json(value)
+# RFC 8259 section 7.
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")

@@ -3,17 +3,17 @@
 A policy is one directory of YAML files; each file holds one or more documents, each with a `kind`.
 """
 
-import difflib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ext_authz.documents.models import PLANNED_KEYS, PLANNED_KINDS, POLICY_KINDS, PolicyModel
-from ext_authz.documents.reader import MAX_FILE_BYTES, Document, Places, YamlError, quoted, read_documents
+from ext_authz.documents.models import PLANNED_KINDS, POLICY_KINDS, PolicyModel
+from ext_authz.documents.problems import describe, unknown
+from ext_authz.documents.reader import MAX_FILE_BYTES, Document, Places, YamlError, place_after, read_documents
 from ext_authz.errors import PolicyError
 
 SUFFIXES = (".yaml", ".yml")
@@ -112,20 +112,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return dict(documents[0].value)
 
 
-def suggestion(value: str, known: Iterable[str]) -> str:
-    """Return `: did you mean ...?` when something known is spelled alike, else nothing."""
-    near = difflib.get_close_matches(value, sorted(known), n=1, cutoff=0.7)
-    return f": did you mean {quoted(near[0])}?" if near else ""
-
-
 def _files(directory: Path, problems: list[str]) -> list[Path]:
     try:
         entries = sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
+        folders = [entry for entry in entries if entry.is_dir()]
     except OSError as error:
         problems.append(f"{directory}:1:1: cannot read the policy directory: {error.strerror}")
         return []
-    problems += [f"{entry}:1:1: sub-directories are not read: move the files up" for entry in entries if entry.is_dir()]
-    files = [entry for entry in entries if entry.suffix in SUFFIXES and not entry.is_dir()]
+    problems += [f"{folder}:1:1: sub-directories are not read: move the files up" for folder in folders]
+    files = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders]
     if not files:
         problems.append(f"{directory}:1:1: no policy here: expected files ending in {' or '.join(SUFFIXES)}")
     if len(files) > MAX_FILES:
@@ -137,7 +132,7 @@ def _files(directory: Path, problems: list[str]) -> list[Path]:
 def _read(path: Path, problems: list[str]) -> str | None:
     try:
         if not path.is_file():
-            problems.append(f"{path}:1:1: not a regular file")
+            problems.append(f"{path}:1:1: {'not a regular file' if path.exists() else 'no such file'}")
             return None
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -147,9 +142,8 @@ def _read(path: Path, problems: list[str]) -> str | None:
     except OSError as error:
         problems.append(f"{path}:1:1: cannot read: {error.strerror}")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        column = error.start - (data[: error.start].rfind(b"\n") + 1) + 1
-        problems.append(f"{path}:{line}:{column}: not UTF-8")
+        place = place_after(data[: error.start].decode("utf-8"))
+        problems.append(f"{path}:{place.line}:{place.column}: not UTF-8")
     return None
 
 
@@ -175,16 +169,16 @@ def _model(path: Path, document: Document, kinds: Mapping[str, type[Any]], probl
     kind = value["kind"]
     if kind not in kinds:
         place = places.find(("kind",))
-        problems.append(f"{path}:{place.line}:{place.column}: {_unknown('kind', kind, PLANNED_KINDS, kinds)}")
+        problems.append(f"{path}:{place.line}:{place.column}: {unknown('kind', kind, PLANNED_KINDS, kinds)}")
         return None
     try:
         return kinds[kind].model_validate(value)
     except ValidationError as error:
-        for problem in error.errors(include_url=False, include_context=False):
+        for problem in error.errors(include_url=False):
             steps = _steps(problem["loc"], value)
-            place = places.find_key(steps) if problem["type"] == "extra_forbidden" else places.find(steps)
-            message = _message(problem, kinds[kind])
-            problems.append(f"{path}:{place.line}:{place.column}: {message}")
+            about_key = problem["type"] == "extra_forbidden" or problem["loc"][-1] == "[key]"
+            place = places.find_key(steps) if about_key else places.find(steps)
+            problems.append(f"{path}:{place.line}:{place.column}: {describe(problem, kinds[kind])}")
         return None
 
 
@@ -197,29 +191,3 @@ def _steps(location: tuple[str | int, ...], value: Any) -> tuple[str | int, ...]
             value = value[step]
             steps.append(step)
     return tuple(steps)
-
-
-def _message(problem: Any, model: type[BaseModel]) -> str:
-    location = problem["loc"]
-    if problem["type"] == "extra_forbidden":
-        return _unknown("key", str(location[-1]), PLANNED_KEYS, _known_keys(model))
-    where = ".".join(str(step) for step in location if step != "[key]") or "document"
-    if problem["type"] == "missing":
-        return f"key {quoted(location[-1])} is missing"
-    text = problem["msg"][0].lower() + problem["msg"][1:]
-    given = problem["input"]
-    shown = f", got {quoted(given)}" if isinstance(given, str | int | float) else ""
-    return f"{where}: {text}{shown}"
-
-
-def _known_keys(model: type[BaseModel]) -> set[str]:
-    """Return every key that this model or a model inside it knows."""
-    schema = model.model_json_schema()
-    parts = [schema, *schema.get("$defs", {}).values()]
-    return {key for part in parts for key in part.get("properties", {})}
-
-
-def _unknown(what: str, name: str, planned: frozenset[str], known: Iterable[str]) -> str:
-    if name in planned:
-        return f"{what} {quoted(name)} is not supported by this release"
-    return f"unknown {what} {quoted(name)}{suggestion(name, known)}"

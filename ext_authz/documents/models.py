@@ -10,12 +10,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 # An action's name, as it stands in matrices, headers and audit records. 64 characters, as DNS labels have.
 ACTION_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+# The same, or "*": every action.
+DENIED_ACTION_PATTERN = r"^(?:[a-z0-9][a-z0-9._-]{0,63}|\*)$"
+# "METHOD /path": split when it is compiled.
+HTTP_ROUTE_PATTERN = r"^[A-Z]{1,20} /[^ ]*$"
 
 # A name as section "Names" of the policy reference defines it: plain, path, or SPIFFE ID.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 ActionName = Annotated[str, StringConstraints(pattern=ACTION_NAME_PATTERN)]
-# "METHOD /path": split when it is compiled.
-HttpRoute = Annotated[str, StringConstraints(pattern=r"^[A-Z]{1,20} /[^ ]*$", max_length=2048)]
+DeniedAction = Annotated[str, StringConstraints(pattern=DENIED_ACTION_PATTERN)]
+HttpRoute = Annotated[str, StringConstraints(pattern=HTTP_ROUTE_PATTERN, max_length=2048)]
 
 
 class Model(BaseModel):
@@ -40,7 +44,7 @@ class DenyRule(Model):
 
     subject: Name
     resource: Name
-    action: ActionName | Literal["*"]  # "*": every action
+    action: DeniedAction
     because: Annotated[str, StringConstraints(max_length=500)] = ""
 
 

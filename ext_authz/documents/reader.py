@@ -23,6 +23,7 @@ MAX_QUOTED_CHARACTERS = 40
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,15})")
 _FLOAT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,15})\.[0-9]{1,15}")
 _CONSTANTS = {"true": True, "false": False, "null": None, "~": None, "": None}
+_BOOLEANS = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 # Plain scalars that YAML 1.1 readers take for something else than the text.
 _GUESSED = re.compile(
     r"(?i:yes|no|on|off|y|n|true|false|null)"  # booleans and nulls in any letter case
@@ -30,9 +31,27 @@ _GUESSED = re.compile(
     r"|[-+]?0[0-9xob_][0-9a-fA-F_]*"  # octal, hexadecimal, binary
     r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*"  # dates
     r"|[-+]?\.(?i:inf|nan)"
-    r"|[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)?"  # other spellings of numbers
+    r"|[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"  # other spellings of numbers
     r"|<<|="
 )
+# Characters that readers or people take for something else: control characters, the line breaks of YAML 1.1 alone (what
+# follows one in a comment is no comment to libyaml), bidirectional controls, the byte order mark, lone surrogates.
+_MISREAD = re.compile(
+    "[^\t\n\r\x20-\x7e\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+_BYTE_ORDER_MARK = "\ufeff"
+_LINE_BREAK = re.compile(r"\r\n?|\n")
+# What to do about libyaml's commoner complaints.
+_ADVICE = {
+    "found character that cannot start any token": (
+        ": indent with spaces, not with tabs; put text that begins with @, ` or % in quotes"
+    ),
+    "mapping values are not allowed in this context": (
+        ": put text that holds a colon in quotes; begin the keys of one mapping in the same column"
+    ),
+    "did not find expected key": ": begin the keys of one mapping in the same column",
+    "could not find expected ':'": ": a key ends with a colon and a space",
+}
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -86,16 +105,23 @@ class Document(NamedTuple):
 
 def read_documents(text: str) -> list[Document]:
     """Return the documents of `text`, empty ones left out. Raises YamlError."""
+    text = text.removeprefix(_BYTE_ORDER_MARK)
+    misread = _MISREAD.search(text)
+    if misread is not None:
+        character = f"U+{ord(misread.group()):04X}"
+        raise YamlError(place_after(text[: misread.start()]), f"the character {character} is not read: remove it")
     try:
         return list(_documents(text))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = _place(mark)
-        raise YamlError(place, f"not YAML: {error.problem or error.context}") from None
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        place = Place(before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
-        raise YamlError(place, f"not YAML: {error.reason}") from None
+        problem = error.problem or error.context
+        place = _place(error.problem_mark or error.context_mark)
+        raise YamlError(place, f"not YAML: {problem}{_ADVICE.get(str(problem), '')}") from None
+
+
+def place_after(text: str) -> Place:
+    """Return the place of what follows `text` at the beginning of a file."""
+    *lines, last = _LINE_BREAK.split(text.removeprefix(_BYTE_ORDER_MARK))
+    return Place(len(lines) + 1, len(last) + 1)
 
 
 def quoted(value: object) -> str:
@@ -104,6 +130,21 @@ def quoted(value: object) -> str:
     if len(text) > MAX_QUOTED_CHARACTERS:
         text = text[:MAX_QUOTED_CHARACTERS] + "…"
     return f"`{text}`"
+
+
+def kind_of(value: Any) -> str:
+    """Return what a value is, for an error."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "a number"
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"
 
 
 @dataclass(slots=True)
@@ -127,7 +168,7 @@ class _Open:
 
     def _start_entry(self, key: Any, place: Place) -> None:
         if not isinstance(key, str):
-            raise YamlError(place, f"a key is text, not {_kind(key)}: put it in quotes")
+            raise YamlError(place, f"a key is text, not {kind_of(key)}: put it in quotes")
         if key in self.places.keys:
             raise YamlError(place, f"key {quoted(key)} stands twice, first on line {self.places.keys[key].line}")
         self.places.keys[key] = place
@@ -185,21 +226,6 @@ def _scalar(event: yaml.ScalarEvent, place: Place) -> str | int | float | bool |
     if _FLOAT.fullmatch(text):
         return float(text)
     if _GUESSED.fullmatch(text):
-        raise YamlError(
-            place, f"{quoted(text)} reads differently from reader to reader: put it in quotes if text is meant"
-        )
+        fix = "write true or false, or put it in quotes" if text.lower() in _BOOLEANS else "put it in quotes"
+        raise YamlError(place, f"{quoted(text)} reads differently from reader to reader: {fix}")
     return text
-
-
-def _kind(value: Any) -> str:
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case list():
-            return "a list"
-        case _:
-            return "a mapping"

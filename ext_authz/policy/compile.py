@@ -1,20 +1,23 @@
 """Policy documents to what the decision uses: once at load, with every problem at once."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ext_authz.action.registry import Registry, compile_registry
-from ext_authz.documents.loader import PolicyDocuments, Source, load_policy, suggestion
+from ext_authz.documents.loader import PolicyDocuments, Source, load_policy
 from ext_authz.documents.models import Cell, DenyRule, PermissionMatrix
+from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.errors import PolicyError
-from ext_authz.identity.names import DEFAULT_ID_PATH, Names, check_names
+from ext_authz.identity.names import Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.verdict import Rule
 
 GROUP_SIGN = "@"
+# Stands in for a trust domain that is missing or wrong, so that the rest of the policy can be checked too (RFC 2606).
+NO_TRUST_DOMAIN = "missing.invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +55,24 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
     """Find the one trust domain and `id_path` of the directory."""
-    found: dict[str, tuple[str, str]] = {}  # key -> value, where
+    found: dict[str, tuple[str, Source[PermissionMatrix]]] = {}
     for source in documents.of(PermissionMatrix):
         for key in ("trust_domain", "id_path"):
             value = getattr(source.model, key)
-            if value is not None and found.setdefault(key, (value, source.line(key)))[0] != value:
-                problems.append(f"{source.locate(key)}: {key} differs from {quoted(found[key][0])} in {found[key][1]}")
+            if value is not None and found.setdefault(key, (value, source))[0] != value:
+                first, where = found[key]
+                problems.append(f"{source.locate(key)}: {key} differs from {quoted(first)} in {where.line(key)}")
     if "trust_domain" not in found:
         problems.append(f"{documents.directory}:1:1: no PermissionMatrix document names the `trust_domain`")
-    trust_domain, where = found.get("trust_domain", ("missing.invalid", ""))
-    names = Names(trust_domain, found.get("id_path", (DEFAULT_ID_PATH, ""))[0])
-    try:
-        check_names(names)
-    except SpiffeIdError as error:
-        problems.append(
-            f"{where}:1: trust_domain {quoted(names.trust_domain)}, id_path {quoted(names.id_path)}: {error}"
-        )
-        return Names("missing.invalid")
+    names = Names(NO_TRUST_DOMAIN)
+    for key, (value, source) in found.items():
+        candidate = replace(names, **{key: value})
+        try:
+            check_names(candidate)
+        except SpiffeIdError as error:
+            problems.append(f"{source.locate(key)}: {key} {quoted(value)}: {error}")
+        else:
+            names = candidate
     return names
 
 

@@ -7,13 +7,10 @@
 socket's has at most 107 bytes (`short_directory` makes such a one).
 """
 
-import asyncio
-import os
-import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,13 +18,7 @@ from typing import Self
 import httpx
 import yaml
 
-from ext_authz.render.validation import envoy_path
-
-START_SECONDS = 30.0
-STOP_SECONDS = 5.0
-
-# One worker, no shared memory with other Envoys, and an access log that a test need not wait for.
-OPTIONS = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning", "--file-flush-interval-msec", "100"]
+from ext_authz.local.envoy import Envoy
 
 
 @contextmanager
@@ -51,13 +42,12 @@ class EnvoyProcess:
 
     def __init__(self, name: str, configuration: str, directory: Path) -> None:
         """Take the whole configuration as YAML."""
+        self._name = name
         self._config_path = directory / f"{name}.yaml"
         self._config_path.write_text(configuration, encoding="utf-8")
         self._log_path = directory / f"{name}.log"
-        pipe = yaml.safe_load(configuration)["admin"]["address"]["pipe"]["path"]
-        transport = httpx.AsyncHTTPTransport(uds=pipe)
-        self.admin = httpx.AsyncClient(transport=transport, base_url="http://admin")
-        self._process: asyncio.subprocess.Process | None = None
+        self._admin_path = Path(yaml.safe_load(configuration)["admin"]["address"]["pipe"]["path"])
+        self._envoy: Envoy | None = None
 
     async def __aenter__(self) -> Self:
         """Start, and wait until Envoy is LIVE."""
@@ -77,55 +67,36 @@ class EnvoyProcess:
 
     async def start(self) -> None:
         """Start without waiting, for configurations that shall not become live."""
-        with self._log_path.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                envoy_path(),
-                *OPTIONS,
-                "--config-path",
-                self._config_path,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # one process group, which is stopped as a whole
-            )
+        self._envoy = await Envoy.start(self._name, self._config_path, self._admin_path, self._log_path)
 
     async def wait_until_live(self) -> None:
         """Wait until /ready says LIVE; fails with Envoy's log when it does not."""
-        try:
-            async with asyncio.timeout(START_SECONDS):
-                while await self.state() != "LIVE":
-                    assert self._process is not None
-                    assert self._process.returncode is None, f"Envoy stopped during its start:\n{self.log()}"
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            raise AssertionError(f"Envoy is not live after {START_SECONDS} s:\n{self.log()}") from None
+        await self._running.wait_until_ready()
 
     async def state(self) -> str:
         """Return what /ready says: LIVE, INITIALIZING and so on; empty while nothing answers."""
-        try:
-            return (await self.admin.get("/ready")).text.strip()
-        except httpx.TransportError:
-            return ""
+        return await self._running.state()
 
     async def stats(self, pattern: str) -> dict[str, int]:
         """Return the counters and gauges whose names match a regular expression."""
-        answer = await self.admin.get("/stats", params={"format": "json", "filter": pattern})
-        return {stat["name"]: stat["value"] for stat in answer.json()["stats"] if "name" in stat}
+        return await self._running.stats(pattern)
+
+    @property
+    def admin(self) -> httpx.AsyncClient:
+        """A client of the admin interface."""
+        return self._running.admin
 
     def log(self) -> str:
         """Return what Envoy printed."""
         return self._log_path.read_text(encoding="utf-8", errors="replace")
 
     async def stop(self) -> None:
-        """End the process group; may be called twice."""
-        await self.admin.aclose()
-        if self._process is None:
-            return
-        process, self._process = self._process, None
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        """End it; may be called twice."""
+        if self._envoy is not None:
+            envoy, self._envoy = self._envoy, None
+            await envoy.stop()
+
+    @property
+    def _running(self) -> Envoy:
+        assert self._envoy is not None
+        return self._envoy
