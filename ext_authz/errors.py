@@ -133,7 +133,7 @@ MEANINGS = {
     Reason.BODY_PARTIAL: _bad_body(413, "the body reached the authorization server cut short"),
     Reason.BODY_TOO_LARGE: _bad_body(413, "the body is larger than the authorization server reads"),
     Reason.INTERNAL_ERROR: _error("the authorization server failed; nothing was decided"),
-    Reason.KEYS_UNAVAILABLE: _error("a delegation token came, and no keys are configured to verify it"),
+    Reason.KEYS_UNAVAILABLE: _error("a delegation token came and cannot be verified here; send none"),
     Reason.AUDIT_UNAVAILABLE: _error("the decision could not be recorded, so it was withdrawn"),
     Reason.DEADLINE: _error("the time for this decision ran out"),
 }

@@ -25,6 +25,7 @@ MAX_CORRELATION_CHARACTERS = 128
 
 Value = str | bool | int | tuple[str, ...]
 
+_DECIDED_BY_RULE = frozenset({Reason.ALLOWED, Reason.DENIED_BY_RULE})
 _ACTION_NAME = re.compile(ACTION_NAME_PATTERN.removeprefix("^").removesuffix("$"))
 
 
@@ -47,6 +48,7 @@ class AuditRecord(NamedTuple):
     findings: tuple[Finding, ...]
     policy_digest: str
     durations_ns: tuple[tuple[str, int], ...]
+    elapsed_ns: int
     fault: str
     traceparent: str
     request_id: str
@@ -77,19 +79,16 @@ class AuditRecord(NamedTuple):
         yield "ext_authz.request_id", self.request_id
         yield "ext_authz.certificate_sha256", self.identity.certificate_sha256 if self.identity else ""
         if self.rule:
-            yield "ext_authz.rule", self.rule.where
-            yield "ext_authz.rule_text", self.rule.text
+            # A grant did not decide when something after the matrix refused the call.
+            name = "rule" if self.reason in _DECIDED_BY_RULE else "grant"
+            yield f"ext_authz.{name}", self.rule.where
+            yield f"ext_authz.{name}_text", self.rule.text
         yield "ext_authz.findings", tuple(f"{finding.rule}@{finding.place}" for finding in self.findings)
         yield "ext_authz.policy_digest", self.policy_digest
         yield "ext_authz.fault", self.fault
         for stage, duration_ns in self.durations_ns:
             yield f"ext_authz.duration_us.{stage}", round(duration_ns / 1000)
-        yield "ext_authz.duration_us.total", round(self.duration_ns / 1000)
-
-    @property
-    def duration_ns(self) -> int:
-        """Nanoseconds from the call to the decision."""
-        return sum(duration_ns for _, duration_ns in self.durations_ns)
+        yield "ext_authz.duration_us.total", round(self.elapsed_ns / 1000)
 
 
 def to_record(decision: Decision) -> AuditRecord:
@@ -113,6 +112,7 @@ def to_record(decision: Decision) -> AuditRecord:
         findings=decision.findings,
         policy_digest=decision.policy_digest,
         durations_ns=decision.durations_ns,
+        elapsed_ns=decision.elapsed_ns,
         fault=decision.fault,
         traceparent=headers.get(TRACEPARENT, "")[:MAX_CORRELATION_CHARACTERS],
         request_id=headers.get(REQUEST_ID, "")[:MAX_CORRELATION_CHARACTERS],

@@ -63,13 +63,13 @@ class SpanSink:
 
     def _make_span(self, record: AuditRecord) -> None:
         parent = remote_parent(record.traceparent)
-        end_ns = round(record.decided_at * 1e9) + record.duration_ns
+        end_ns = round(record.decided_at * 1e9) + record.elapsed_ns
         span = self._tracer.start_span(
             SPAN_NAME,
             context=set_span_in_context(NonRecordingSpan(parent)) if parent else None,
             kind=SpanKind.SERVER,
             attributes=record.attributes(),
-            start_time=end_ns - record.duration_ns,
+            start_time=end_ns - record.elapsed_ns,
         )
         if record.reason.meaning.outcome is Outcome.ERROR:
             span.set_status(Status(StatusCode.ERROR, record.reason.value))

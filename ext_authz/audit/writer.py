@@ -1,7 +1,7 @@
-"""The thread that writes records, and the bounded queue in front of it.
+"""The threads that write records, and the bounded queues in front of them.
 
 1. `offer` never waits and never raises. When it returns False nothing was recorded, and the caller must not allow.
-2. A sink that fails is tried again with the same records; meanwhile the queue fills, and then decisions are refused:
+2. A sink that fails is tried again with the same records; meanwhile its queue fills, and then decisions are withdrawn:
    what cannot be recorded is not allowed.
 3. `close` writes what is waiting, for as long as it was given, and returns how many records are lost.
 """
@@ -36,69 +36,108 @@ class Sink(Protocol):
 
 
 class AuditWriter:
-    """Writes records to sinks on a thread of its own."""
+    """Writes records to sinks, each on a thread of its own: one that hangs does not hold up the others."""
 
     def __init__(self, sinks: Sequence[Sink], max_waiting: int = MAX_WAITING) -> None:
-        self._sinks = tuple(sinks)
-        self._max_waiting = max_waiting
-        self._waiting: deque[AuditRecord] = deque()
-        self._arrived = threading.Event()
-        self._closing = threading.Event()
-        self._failing = False
+        self._lanes = [_Lane(sink, max_waiting) for sink in sinks]
+        self._is_closing = False
+        self._refused_in_a_row = 0
         self.refused = 0  # records that `offer` did not take
+
+    @property
+    def waiting(self) -> int:
+        """Number of records that are not written everywhere yet."""
+        return max((lane.waiting for lane in self._lanes), default=0)
+
+    def offer(self, record: AuditRecord) -> bool:
+        """Take a record for writing. False: it was not taken."""
+        if self._is_closing or any(lane.is_full for lane in self._lanes):
+            self._count_refusal()
+            return False
+        if self._refused_in_a_row:
+            _LOG.warning("%d decisions were withdrawn because they could not be recorded", self._refused_in_a_row)
+            self._refused_in_a_row = 0
+        for lane in self._lanes:
+            lane.append(record)
+        return True
+
+    def close(self, timeout_seconds: float) -> int:
+        """Write what is waiting and stop. Return the number of records that could not be written in time."""
+        self._is_closing = True
+        deadline = time.monotonic() + timeout_seconds
+        for lane in self._lanes:
+            lane.finish()
+        for lane in self._lanes:
+            lane.join(deadline - time.monotonic())
+        if self.waiting:
+            _LOG.error("%d audit records could not be written before the end", self.waiting)
+        return self.waiting
+
+    def _count_refusal(self) -> None:
+        if not self._refused_in_a_row:
+            _LOG.error("%d audit records wait to be written: decisions are withdrawn until there is room", self.waiting)
+        self._refused_in_a_row += 1
+        self.refused += 1
+
+
+class _Lane:
+    """One sink, the records that wait for it, and the thread that writes them."""
+
+    def __init__(self, sink: Sink, max_waiting: int) -> None:
+        self._sink = sink
+        self._max_waiting = max_waiting
+        self._records: deque[AuditRecord] = deque()
+        self._arrived = threading.Event()
+        self._finishing = threading.Event()
+        self._is_failing = False
         self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
-        """Number of records that are not written yet."""
-        return len(self._waiting)
+        return len(self._records)
 
-    def offer(self, record: AuditRecord) -> bool:
-        """Take a record for writing. False: it was not taken."""
-        if len(self._waiting) >= self._max_waiting or self._closing.is_set():
-            self.refused += 1
-            return False
-        self._waiting.append(record)
+    @property
+    def is_full(self) -> bool:
+        return len(self._records) >= self._max_waiting
+
+    def append(self, record: AuditRecord) -> None:
+        self._records.append(record)
         if not self._arrived.is_set():
             self._arrived.set()
-        return True
 
-    def close(self, timeout_seconds: float) -> int:
-        """Write what is waiting and stop. Return the number of records that could not be written in time."""
-        self._closing.set()
+    def finish(self) -> None:
+        self._finishing.set()
         self._arrived.set()
-        self._thread.join(timeout_seconds)
-        lost = len(self._waiting)
-        if lost:
-            _LOG.error("%d audit records could not be written before the end", lost)
-        return lost
+
+    def join(self, timeout_seconds: float) -> None:
+        self._thread.join(max(0, timeout_seconds))
 
     def _run(self) -> None:
-        while not (self._closing.is_set() and not self._waiting):
+        while not (self._finishing.is_set() and not self._records):
             self._arrived.wait()
             self._arrived.clear()
-            self._closing.wait(GATHER_SECONDS)
-            while self._waiting:
-                batch = list(islice(self._waiting, MAX_BATCH))
-                for sink in self._sinks:
-                    self._write(sink, batch)
-                for _ in batch:  # only now: what waits is what is not written everywhere
-                    self._waiting.popleft()
-        for sink in self._sinks:
-            sink.close()
+            self._finishing.wait(GATHER_SECONDS)
+            while self._records:
+                self._write(list(islice(self._records, MAX_BATCH)))
+        self._sink.close()
 
-    def _write(self, sink: Sink, batch: Sequence[AuditRecord]) -> None:
-        while True:
-            try:
-                sink.write(batch)
-            except Exception as error:  # noqa: BLE001  rule 2: whatever fails is tried again
-                if not self._failing:
-                    self._failing = True
-                    _LOG.error("audit records cannot be written, decisions will be refused: %s", type(error).__name__)
-                time.sleep(RETRY_SECONDS)
-            else:
-                if self._failing:
-                    self._failing = False
-                    _LOG.warning("audit records are written again")
-                return
+    def _write(self, batch: Sequence[AuditRecord]) -> None:
+        """Write a batch, however long it takes; only then does it stop waiting."""
+        while not self._wrote(batch):
+            time.sleep(RETRY_SECONDS)
+        for _ in batch:
+            self._records.popleft()
+
+    def _wrote(self, batch: Sequence[AuditRecord]) -> bool:
+        try:
+            self._sink.write(batch)
+        except Exception as error:  # noqa: BLE001  rule 2: whatever fails is tried again
+            if not self._is_failing:
+                self._is_failing = True
+                _LOG.error("audit records cannot be written to %s: %s", type(self._sink).__name__, type(error).__name__)
+            return False
+        if self._is_failing:
+            self._is_failing = False
+            _LOG.warning("audit records are written to %s again", type(self._sink).__name__)
+        return True

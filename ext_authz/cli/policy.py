@@ -27,6 +27,6 @@ def validate(directory: Annotated[Path, typer.Argument(help="Directory of policy
     with exit_on_configuration_error():
         policy = load(directory)
     typer.echo(
-        f"{directory}: ok, {policy.grant_count} grants, {len(policy.matrix.denials)} denials, "
-        f"{len(policy.registry.actions)} actions, digest {policy.digest[:12]}"
+        f"{directory}: ok (grants: {policy.grant_count}, denials: {len(policy.matrix.denials)}, "
+        f"actions: {len(policy.registry.actions)}, digest: {policy.digest[:12]})"
     )

@@ -87,9 +87,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         _check_tokens(attributes)
         findings = scan_request(snapshot.screen, attributes, action)
         split("injection")
-        if not isinstance(
-            findings, tuple
-        ):  # nothing found is an empty tuple; anything else is a failure, never "no match"
+        if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
             raise TypeError("the screen did not say what it found")
         if findings:
             raise Refusal(Reason.INJECTION_DETECTED)
@@ -126,6 +124,7 @@ def _decision(
         findings=facts.findings,
         policy_digest=snapshot.policy.digest,
         durations_ns=tuple(call.stopwatch.durations_ns),
+        elapsed_ns=call.stopwatch.elapsed_ns,
         fault=fault,
     )
 

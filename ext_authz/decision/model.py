@@ -23,7 +23,8 @@ class Decision(NamedTuple):
     rule: Rule | None
     findings: tuple[Finding, ...]
     policy_digest: str
-    durations_ns: tuple[tuple[str, int], ...]  # stage, nanoseconds since the stage before
+    durations_ns: tuple[tuple[str, int], ...]  # each finished stage, nanoseconds since the one before
+    elapsed_ns: int  # from the call to the decision, the stage that refused included
     fault: str  # what failed inside when the reason is internal_error: type and place, never values
 
     @property

@@ -11,12 +11,12 @@ class Stopwatch:
     The clock is an argument, so the core stays free of clocks. `deadline_ns` is on that clock; None: no deadline.
     """
 
-    __slots__ = ("_clock", "_deadline_ns", "_last_ns", "durations_ns")
+    __slots__ = ("_clock", "_deadline_ns", "_last_ns", "_started_ns", "durations_ns")
 
     def __init__(self, clock: Callable[[], int], deadline_ns: int | None = None) -> None:
         self._clock = clock
         self._deadline_ns = deadline_ns
-        self._last_ns = clock()
+        self._started_ns = self._last_ns = clock()
         self.durations_ns: list[tuple[str, int]] = []
 
     def split(self, stage: str) -> None:
@@ -26,3 +26,8 @@ class Stopwatch:
         self._last_ns = now_ns
         if self._deadline_ns is not None and now_ns >= self._deadline_ns:
             raise Undecided(Reason.DEADLINE, f"the time for this decision ran out after stage {stage}")
+
+    @property
+    def elapsed_ns(self) -> int:
+        """Nanoseconds since the start, those of a stage that did not come to its end included."""
+        return self._clock() - self._started_ns

@@ -42,8 +42,12 @@ class Source(Generic[ModelT]):
         return f"{self.path}:{place.line}:{place.column}"
 
     def line(self, *steps: str | int) -> str:
-        """Return `path:line` of the last key or item of `steps`: how a rule is named in verdicts and records."""
+        """Return `path:line` of the last key or item of `steps`."""
         return f"{self.path}:{self.places.find_key(steps).line}"
+
+    def rule_place(self, *steps: str | int) -> str:
+        """Return `file:line`: how a rule is named in verdicts and records, the same on every machine."""
+        return f"{Path(self.path).name}:{self.places.find_key(steps).line}"
 
 
 @dataclass(frozen=True, slots=True)

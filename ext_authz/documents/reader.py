@@ -27,7 +27,7 @@ _BOOLEANS = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 # Plain scalars that YAML 1.1 readers take for something else than the text.
 _GUESSED = re.compile(
     r"(?i:yes|no|on|off|y|n|true|false|null)"  # booleans and nulls in any letter case
-    r"|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9]*)?"  # base 60: 12:30:45
+    r"|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"  # base 60: 12:30:45
     r"|[-+]?0[0-9xob_][0-9a-fA-F_]*"  # octal, hexadecimal, binary
     r"|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*"  # dates
     r"|[-+]?\.(?i:inf|nan)"

@@ -122,7 +122,7 @@ class _MatrixCompiler:
     ) -> None:
         steps = ("matrix", *cell_name)
         resource = self._resolve(cell_name[1], source.locate_key(*steps))
-        where = source.line(*steps)
+        where = source.rule_place(*steps)
         for index, action in enumerate(cell.actions):
             # The place of a short cell's action, else of the long form's.
             place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
@@ -141,7 +141,7 @@ class _MatrixCompiler:
         if denial.action != EVERY_ACTION:
             self._check_action(denial.action, source.locate(*steps, "action"))
         because = f" because {denial.because}" if denial.because else ""
-        rule = Rule(source.line(*steps), f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}")
+        rule = Rule(source.rule_place(*steps), f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}")
         for subject in subjects:
             if resource is not None:
                 self.denials.setdefault((subject.uri, resource.uri, denial.action), rule)

@@ -47,6 +47,7 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda _: N
 
     Raises PolicyError or SettingsError before anything is served.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before there is anything to reload must not end us
     snapshot = load_snapshot(settings)
     recorder = AuditWriter(_sinks(settings), settings.audit_max_waiting)
     try:
@@ -65,10 +66,10 @@ async def _serve(settings: Settings, authorizer: Authorizer, started: Callable[[
     )
     health_servicer = await _add_health(server)
     reloader = PolicyReloader(settings.policies, authorizer)
+    stopping = _stop_on_signals()
     with listening(server, settings) as address:
         await server.start()
         async with asyncio.TaskGroup() as background:
-            stopping = _stop_on_signals()
             _reload_on_hangup(background, reloader)
             watching = background.create_task(reloader.watch()) if settings.watch else None
             policy = authorizer.snapshot.policy

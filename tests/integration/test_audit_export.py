@@ -192,12 +192,16 @@ def test_collector_that_is_down_and_comes_back() -> None:
         assert {(14, 503)} == {
             (answer.status.code, answer.denied_response.status.code) for answer in answers[MAX_WAITING:]
         }
-        server.wait_for_log("audit records cannot be written, decisions will be refused")
+        server.wait_for_log(
+            f"{MAX_WAITING} audit records wait to be written: decisions are withdrawn until there is room"
+        )
+        server.wait_for_log("audit records cannot be written to SpanSink")
         assert collector.spans == []
         with collector.running():
             server.wait_for(lambda: len(collector.spans) >= MAX_WAITING, "the spans")
-            server.wait_for_log("audit records are written again")
+            server.wait_for_log("audit records are written to SpanSink again")
             server.wait_for(lambda: reason_of(server.check(QUESTION.message())) == "allowed", "an allow")
+            server.wait_for_log("10 decisions were withdrawn because they could not be recorded")
             assert server.stop() == 0
             kept = [str(answer.dynamic_metadata["decision_id"]) for answer in answers[:MAX_WAITING]]
             refused = [str(answer.dynamic_metadata["decision_id"]) for answer in answers[MAX_WAITING:]]

@@ -84,7 +84,7 @@ def test_certificate_does_not_leave() -> None:
 def test_record_does_not_keep_the_request() -> None:
     """A waiting record holds on to no attributes, and so to no body."""
     attributes = parse_attributes(QUESTION.serialized())
-    record = to_record(Decision("0", NOW, Reason.ALLOWED, "", attributes, None, None, None, (), "", (), ""))
+    record = to_record(Decision("0", NOW, Reason.ALLOWED, "", attributes, None, None, None, (), "", (), 0, ""))
     reachable: set[int] = set()
     pending: list[object] = list(record)
     while pending:

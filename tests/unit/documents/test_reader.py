@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import product
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from ext_authz.documents.reader import (
     MAX_QUOTED_CHARACTERS,
     Place,
     YamlError,
+    _scalar,
     kind_of,
     place_after,
     quoted,
@@ -99,7 +101,7 @@ GUESSED_BOOLEANS = [
 ]
 GUESSED = [
     *("0777", "00", "-012", "0o17", "0x1F", "0b101", "08", "+0x1f"),  # octal, hexadecimal, binary
-    *("12:30", "190:20:30", "1:30.5", "-1:30", "20:59:59"),  # base 60
+    *("12:30", "190:20:30", "1:30.5", "0:0._", "-1:30", "20:59:59"),  # base 60
     *("2026-11-22", "2026-1-2", "2001-12-14t21:59:43.10-05:00", "2001-12-14 21:59:43"),  # dates
     *("1_000", "1e3", "1E3", "1.5e3", "1.", ".5", "-.5", "+.5e3", "1_0.5", ".5_0"),  # numbers
     *("10000000000000000", "0.1234567890123456", ".inf", "-.INF", ".nan", ".NaN"),  # too long, or none
@@ -133,6 +135,20 @@ def test_agrees_with_a_lenient_reader_or_refuses(text: str) -> None:
         return
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], str):
         assert value == yaml.load(f"- {text}", Loader=yaml.CSafeLoader)
+
+
+@pytest.mark.parametrize("length", range(1, 6))
+def test_no_short_text_is_a_number_elsewhere(length: int) -> None:
+    """Of all short texts made of what numbers are made of, none is text to us and something else to YAML 1.1."""
+    alphabet, resolver = "01.:_-+eEx" if length > 4 else "01.:_-+eExobnfi=<~", yaml.SafeLoader("")
+    for characters in product(alphabet, repeat=length):
+        text = "".join(characters)
+        try:
+            value = _scalar(yaml.ScalarEvent(None, None, (True, False), text), Place(1, 1))
+        except YamlError:
+            continue
+        if isinstance(value, str):
+            assert resolver.resolve(yaml.ScalarNode, text, (True, False)) == "tag:yaml.org,2002:str"
 
 
 TABS = ": indent with spaces, not with tabs; put text that begins with @, ` or % in quotes"
