@@ -143,6 +143,28 @@ def test_record_of_a_denial() -> None:
     assert attributes.keys().isdisjoint({"agent.action", "ext_authz.rule", "ext_authz.certificate_sha256"})
 
 
+@pytest.mark.parametrize(
+    ("names", "question"),
+    [
+        ({"ext_authz.rule", "ext_authz.rule_text"}, QUESTION),
+        (
+            {"ext_authz.rule", "ext_authz.rule_text"},
+            QUESTION.but(
+                caller=agent("code-executor-agent"), target=agent("database-agent"), path="/records", method="GET"
+            ),
+        ),
+        ({"ext_authz.grant", "ext_authz.grant_text"}, QUESTION.but(partial="true")),
+        ({"ext_authz.grant", "ext_authz.grant_text"}, QUESTION.but(headers=[("x-delegation-token", "a")])),
+        (set(), QUESTION.but(caller=agent("nobody"))),
+    ],
+    ids=["allowed", "denied by a rule", "granted, body refused", "granted, token refused", "not granted"],
+)
+def test_rule_of_a_record(names: set[str], question: Question) -> None:
+    """The rule that decided stands apart from a grant that did not save the request."""
+    attributes = record_of(question).attributes()
+    assert names == {name for name in attributes if "rule" in name or "grant" in name}
+
+
 def test_record_of_a_failure() -> None:
     """What could not be decided is a denial to its caller and an error to us."""
     attributes = record_of(QUESTION.but(headers=[("x-delegation-token", "a")])).attributes()

@@ -127,6 +127,42 @@ def test_closed_writer_takes_nothing() -> None:
     assert [] == sink.ids
 
 
+def test_sink_that_hangs_does_not_hold_up_the_others() -> None:
+    """Each sink has its queue and its thread; when one queue is full nothing more is taken for any."""
+    hanging, sound, records = _Sink(), _Sink(), numbered(4)
+    hanging.open.clear()
+    audit = AuditWriter([hanging, sound], max_waiting=2)
+    assert [True, True, False] == [audit.offer(record) for record in records[:3]]
+    _until(lambda: len(sound.ids) == 2)
+    assert ([], 2) == (hanging.ids, audit.waiting)
+    hanging.open.set()
+    _until(lambda: audit.waiting == 0)
+    assert audit.offer(records[3])
+    assert 0 == audit.close(WAIT_SECONDS)
+    assert [records[index].decision_id for index in (0, 1, 3)] == sound.ids == hanging.ids
+
+
+def test_withdrawn_decisions_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The log says when decisions begin to be withdrawn, and how many were when it is over."""
+    sink, records = _Sink(), numbered(5)
+    sink.open.clear()
+    audit = AuditWriter([sink], max_waiting=1)
+    assert [True, False, False, False] == [audit.offer(record) for record in records[:4]]
+    assert 1 == caplog.text.count("decisions are withdrawn")
+    sink.open.set()
+    _until(lambda: audit.waiting == 0)
+    with caplog.at_level(logging.WARNING):
+        assert audit.offer(records[4])
+    assert 1 == caplog.text.count("3 decisions were withdrawn")
+    audit.close(WAIT_SECONDS)
+
+
+def test_writer_without_sinks() -> None:
+    """A writer that has nowhere to write keeps nothing back."""
+    audit = AuditWriter([])
+    assert (True, 0, 0) == (audit.offer(record_of()), audit.waiting, audit.close(WAIT_SECONDS))
+
+
 def test_many_threads() -> None:
     """Records of many threads arrive once each."""
     sink, record = _Sink(), record_of()

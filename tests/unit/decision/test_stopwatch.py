@@ -26,3 +26,12 @@ def test_deadline() -> None:
         stopwatch.split("b")
     assert Reason.DEADLINE is undecided.value.reason
     assert [("a", 10), ("b", 10)] == stopwatch.durations_ns
+
+
+def test_elapsed_time() -> None:
+    """The time of a stage that did not end counts too."""
+    times = iter([100, 130, 200])
+    stopwatch = Stopwatch(lambda: next(times))
+    stopwatch.split("a")
+    assert 100 == stopwatch.elapsed_ns
+    assert [("a", 30)] == stopwatch.durations_ns
