@@ -1,6 +1,9 @@
 """The life of a server: limits while it runs, and an end that loses nothing."""
 
+import json
+import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,27 @@ def answer_of(call: Any) -> CheckResponse | None:
     except grpc.RpcError as error:
         assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}  # noqa: PT017  or the answer
         return None
+
+
+def test_end_waits_for_records_that_are_not_written_yet(tmp_path: Path) -> None:
+    """Records that a slow reader holds up are written before the process ends."""
+    pipe = tmp_path / "records"
+    os.mkfifo(pipe)
+    with (
+        os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader,
+        ServerProcess.running(DEFAULT_POLICY, audit_file=str(pipe)) as server,
+    ):
+        with server.channel() as channel:
+            calls = [start_check(channel, QUESTION.message()) for _ in range(BURST)]
+            answers = [CheckResponse.FromString(call.result(PATIENCE_SECONDS)) for call in calls]
+        server.send(signal.SIGTERM)
+        server.wait_for_log("draining")
+        with pytest.raises(subprocess.TimeoutExpired):  # a pipe holds 64 KiB, far less than the burst
+            server.process.wait(0.5)
+        os.set_blocking(reader.fileno(), True)
+        ids = [json.loads(line)["attributes"]["ext_authz.decision_id"] for line in reader]
+        assert server.wait() == 0
+    assert sorted(ids) == sorted(str(answer.dynamic_metadata["decision_id"]) for answer in answers)
 
 
 def test_health_while_draining() -> None:

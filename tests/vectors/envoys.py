@@ -96,6 +96,15 @@ def serialized_answer(vector: Vector) -> bytes | None:
         return None if response is None else bytes(CheckResponse.from_dict(_filled(response)))
 
 
+def _usual_request(vector: Vector) -> Mapping[str, Any]:
+    """Return what a client sends where a vector does not say: a GET, or a body that is too large for one that is about it."""
+    config = vector.content.get("envoy_config") or {}
+    limit = {**(config.get("with_request_body") or {}), **config}.get("max_request_bytes")
+    if limit is None or "413" not in vector.content["expect"]["envoy"]:
+        return {}
+    return {"method": "POST", "body": "x" * (int(limit) + 1)}
+
+
 def _filled(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _filled(member) for key, member in value.items()}
@@ -134,7 +143,7 @@ class Envoys:
         self._answers.answer = serialized_answer(vector)
         self._answers.was_asked = False
         self._upstream.seen_headers = None
-        response, counters = self._started[key].send(vector.content.get("request") or {})
+        response, counters = self._started[key].send(vector.content.get("request") or _usual_request(vector))
         return Seen(
             response.status_code, response.content, self._upstream.seen_headers, counters, self._answers.was_asked
         )
@@ -284,7 +293,7 @@ def _flag(value: Any) -> Any:
 
 
 def _status(value: Any) -> Any:
-    return {"code": value} if isinstance(value, int) else value
+    return {"code": value} if isinstance(value, int | str) else value
 
 
 # Keys of `envoy_config` that are shorter than the field of Envoy's that they mean; all others go to Envoy as they are.
@@ -295,11 +304,17 @@ _SHORT_FORMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+_BODY_SETTINGS = ("max_request_bytes", "allow_partial_message", "pack_as_bytes")
+
+
 def _document(config: Mapping[str, Any], authz_socket: str, upstream_port: int) -> dict[str, Any]:
     """Return the configuration of an Envoy: one plaintext listener on loopback with the filter that a vector describes."""
     settings = dict(config)
     timeout = settings.pop("timeout", "5s")
-    per_route = settings.pop("per_route", None)
+    per_route = {"disabled": True} if settings.pop("disabled", False) else settings.pop("per_route", None)
+    body = {key: settings.pop(key) for key in _BODY_SETTINGS if key in settings}
+    if body:
+        settings["with_request_body"] = {**settings.get("with_request_body", {}), **body}
     ext_authz = {
         "@type": f"{_TYPES}.filters.http.ext_authz.v3.ExtAuthz",
         "transport_api_version": "V3",

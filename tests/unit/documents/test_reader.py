@@ -4,7 +4,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 
 import pytest
@@ -141,6 +141,7 @@ def test_agrees_with_a_lenient_reader_or_refuses(text: str) -> None:
 def test_no_short_text_is_a_number_elsewhere(length: int) -> None:
     """Of all short texts made of what numbers are made of, none is text to us and something else to YAML 1.1."""
     alphabet, resolver = "01.:_-+eEx" if length > 4 else "01.:_-+eExobnfi=<~", yaml.SafeLoader("")
+    resolve: Callable[..., str] = resolver.resolve
     for characters in product(alphabet, repeat=length):
         text = "".join(characters)
         try:
@@ -148,7 +149,7 @@ def test_no_short_text_is_a_number_elsewhere(length: int) -> None:
         except YamlError:
             continue
         if isinstance(value, str):
-            assert resolver.resolve(yaml.ScalarNode, text, (True, False)) == "tag:yaml.org,2002:str"
+            assert resolve(yaml.ScalarNode, text, (True, False)) == "tag:yaml.org,2002:str"
 
 
 TABS = ": indent with spaces, not with tabs; put text that begins with @, ` or % in quotes"
