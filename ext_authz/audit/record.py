@@ -14,6 +14,7 @@ from ext_authz.attributes.request import AGENT_ACTION, REQUEST_ID, TRACEPARENT
 from ext_authz.decision.model import Decision
 from ext_authz.documents.models import ACTION_NAME_PATTERN
 from ext_authz.errors import Outcome, Reason
+from ext_authz.faults import place_of
 from ext_authz.identity.identify import Identity
 from ext_authz.identity.spiffe_id import MAX_ID_BYTES
 from ext_authz.injection.screen import Finding
@@ -54,8 +55,20 @@ class AuditRecord(NamedTuple):
     request_id: str
 
     def attributes(self) -> dict[str, Value]:
-        """Return the record as span attributes; empty ones are left out."""
-        return {key: value for key, value in self._attributes() if value not in ("", ())}
+        """Return the record as span attributes; empty ones are left out.
+
+        A record that cannot be shown whole is shown in part: one that its sink could never write would stop all others.
+        """
+        try:
+            return {key: value for key, value in self._attributes() if value not in ("", ())}
+        except Exception as error:  # noqa: BLE001
+            return {
+                "policy.decision": "deny",
+                "security.alert": True,
+                "security.alert_reason": Reason.INTERNAL_ERROR.value,
+                "ext_authz.decision_id": self.decision_id,
+                "ext_authz.fault": place_of(error),
+            }
 
     def _attributes(self) -> Iterator[tuple[str, Value]]:
         outcome = self.reason.meaning.outcome

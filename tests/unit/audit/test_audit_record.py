@@ -224,3 +224,15 @@ def test_absent_time() -> None:
     """A request without a time of arrival has none in its record."""
     record: AuditRecord = record_of()._replace(received_ns=0)
     assert "request.timestamp" not in record.attributes()
+
+
+def test_record_that_cannot_be_shown_is_shown_in_part() -> None:
+    """A record with a value that cannot be formatted still names its decision, so that its sink is not stopped by it."""
+    attributes = record_of(QUESTION)._replace(received_ns=10**30).attributes()
+    assert ("deny", True, "internal_error") == (
+        attributes["policy.decision"],
+        attributes["security.alert"],
+        attributes["security.alert_reason"],
+    )
+    assert attributes["ext_authz.decision_id"]
+    assert str(attributes["ext_authz.fault"]).startswith("OverflowError at audit/record.py:")
