@@ -9,8 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the request builder is the tests' own
-
 from bench import cost, throughput
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
