@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from ext_authz.attributes.request import MAX_BODY_BYTES, parse_attributes
@@ -25,6 +25,9 @@ from ext_authz.response import emergency_response, to_check_response
 
 # Seconds that effects may take when the caller sent no deadline: Envoy's own default for a check.
 DEFAULT_EFFECT_SECONDS = 0.2
+
+ID_BYTES = 16
+IDS_PER_BLOCK = 256
 
 # Changes something outside for a decision that would allow; raises NotAllowed to stop it.
 Effect = Callable[[Decision], Awaitable[None]]
@@ -56,6 +59,7 @@ class Authorizer:
         self._recorder = recorder
         self._max_body_bytes = max_body_bytes
         self._clock = clock
+        self._decision_ids = _random_ids()
 
     def check(self, data: bytes, remaining_seconds: float | None = None, peer: SpiffeId | None = None) -> bytes:
         """Answer a serialized CheckRequest with a serialized CheckResponse, without effects.
@@ -88,7 +92,7 @@ class Authorizer:
         deadline_ns = None if remaining_seconds is None else time.perf_counter_ns() + int(remaining_seconds * 1e9)
         stopwatch = Stopwatch(time.perf_counter_ns, deadline_ns)
         snapshot = self.snapshot
-        call = Call(os.urandom(16).hex(), self._clock(), stopwatch, peer)
+        call = Call(next(self._decision_ids), self._clock(), stopwatch, peer)
         try:
             attributes = parse_attributes(data, self._max_body_bytes)
             stopwatch.split("attributes")
@@ -138,3 +142,14 @@ def _answer_without_decision(error: Exception) -> bytes:
     """Deny where no decision could be made at all: without a clock or a snapshot there is nothing to record."""
     _LOG.error("a check failed outside of its stages: %s", place_of(error))
     return emergency_response()
+
+
+def _random_ids() -> Iterator[str]:
+    """Yield ids of 128 random bits in hexadecimal.
+
+    They are drawn from the system in blocks: each draw lets go of the interpreter, and under load another thread takes it.
+    """
+    while True:
+        block = os.urandom(ID_BYTES * IDS_PER_BLOCK).hex()
+        for start in range(0, len(block), 2 * ID_BYTES):
+            yield block[start : start + 2 * ID_BYTES]
