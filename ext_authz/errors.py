@@ -55,6 +55,22 @@ class Reason(StrEnum):
     IDENTITY_MISSING = "identity_missing"
     IDENTITY_INVALID = "identity_invalid"
     IDENTITY_MISMATCH = "identity_mismatch"
+    TOKEN_MISSING = "token_missing"  # noqa: S105
+    TOKEN_MALFORMED = "token_malformed"  # noqa: S105
+    TOKEN_SIGNATURE = "token_signature"  # noqa: S105
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"  # noqa: S105
+    TOKEN_ISSUER = "token_issuer"  # noqa: S105
+    TOKEN_KEY = "token_key"  # noqa: S105
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105
+    TOKEN_CHAIN = "token_chain"  # noqa: S105
+    TOKEN_AUDIENCE = "token_audience"  # noqa: S105
+    TOKEN_PRESENTER = "token_presenter"  # noqa: S105
+    TOKEN_REPLAYED = "token_replayed"  # noqa: S105
+    TOKEN_SCOPE = "token_scope"  # noqa: S105
+    TOKEN_FORBIDDEN = "token_forbidden"  # noqa: S105
+    HOPS_EXCEEDED = "hops_exceeded"
+    REVOKED = "revoked"
     TRUST_DOMAIN = "trust_domain"
     RESOURCE_MISMATCH = "resource_mismatch"
     ACTION_UNREGISTERED = "action_unregistered"
@@ -76,6 +92,7 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
     KEYS_UNAVAILABLE = "keys_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
+    STORE_UNAVAILABLE = "store_unavailable"
     DEADLINE = "deadline"
 
     @property
@@ -114,6 +131,22 @@ MEANINGS = {
     Reason.IDENTITY_MISSING: _unauthenticated("the caller showed no verified SPIFFE identity; call through a sidecar with an X.509-SVID"),
     Reason.IDENTITY_INVALID: _unauthenticated("the caller's identity does not follow the SPIFFE or XFCC rules"),
     Reason.IDENTITY_MISMATCH: _unauthenticated("the sources of the caller's identity contradict each other"),
+    Reason.TOKEN_MISSING: _unauthenticated("this call needs a delegation chain in x-delegation-token"),
+    Reason.TOKEN_MALFORMED: _unauthenticated("the delegation token does not follow its format"),
+    Reason.TOKEN_SIGNATURE: _unauthenticated("a signature of the delegation chain does not hold"),
+    Reason.TOKEN_EXPIRED: _unauthenticated("the delegation chain has expired; ask for a new one"),
+    Reason.TOKEN_NOT_YET_VALID: _unauthenticated("the delegation chain is not valid yet; check the clock of its issuer"),
+    Reason.TOKEN_ISSUER: _unauthenticated("the delegation chain begins with an issuer that may not start one"),
+    Reason.TOKEN_KEY: _unauthenticated("a key of the delegation chain is unknown or does not count"),
+    Reason.TOKEN_REVOKED: _unauthenticated("the delegation chain was revoked"),
+    Reason.TOKEN_CHAIN: _forbidden("the delegation chain does not shrink from link to link, or its links do not belong together"),
+    Reason.TOKEN_AUDIENCE: _forbidden("the delegation chain was made for another workload"),
+    Reason.TOKEN_PRESENTER: _forbidden("the delegation chain was made for another caller"),
+    Reason.TOKEN_REPLAYED: _unauthenticated("the delegation chain may be used once, and was"),
+    Reason.TOKEN_SCOPE: _forbidden("the delegation chain lacks a scope that this call needs"),
+    Reason.TOKEN_FORBIDDEN: _forbidden("this call must not carry a delegation chain; the caller acts on its own authority"),
+    Reason.HOPS_EXCEEDED: _forbidden("the delegation chain is longer than the rule allows"),
+    Reason.REVOKED: _forbidden("the caller or its session is in quarantine"),
     Reason.TRUST_DOMAIN: _forbidden("the caller belongs to another trust domain"),
     Reason.RESOURCE_MISMATCH: _forbidden("x-target-resource does not name the workload that this request reaches"),
     Reason.ACTION_UNREGISTERED: _forbidden("the request is no registered action; register its route or assert a registered one in x-agent-action"),
@@ -135,6 +168,7 @@ MEANINGS = {
     Reason.INTERNAL_ERROR: _error("the authorization server failed; nothing was decided"),
     Reason.KEYS_UNAVAILABLE: _error("a delegation token came and cannot be verified here; send none"),
     Reason.AUDIT_UNAVAILABLE: _error("the decision could not be recorded, so it was withdrawn"),
+    Reason.STORE_UNAVAILABLE: _error("the control store cannot be used, and this call needs it"),
     Reason.DEADLINE: _error("the time for this decision ran out"),
 }
 # fmt: on

@@ -6,6 +6,7 @@
 """
 
 import json
+from collections.abc import Iterable
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue
@@ -17,6 +18,7 @@ from ext_authz.errors import Outcome, Reason
 from ext_authz.pb.core_pb2 import HeaderValue, HeaderValueOption
 from ext_authz.pb.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from ext_authz.pb.http_status_pb2 import HttpStatus
+from ext_authz.tokens.chain import Delegation
 
 # Bytes of a denial's body. The rendered Envoy configuration cuts at 4,096, which would cut JSON in the middle.
 MAX_BODY_BYTES = 2048
@@ -26,8 +28,11 @@ MAX_DETAIL_CHARACTERS = 140
 DECISION_ID_HEADER = "x-authz-decision-id"
 SUBJECT_HEADER = "x-authz-subject"
 ACTION_HEADER = "x-authz-action"
+ON_BEHALF_OF_HEADER = "x-authz-on-behalf-of"
+SCOPES_HEADER = "x-authz-scopes"
+ACTORS_HEADER = "x-authz-actors"
 # Set when a delegation chain was verified; removed otherwise.
-DELEGATION_HEADERS = ("x-authz-on-behalf-of", "x-authz-scopes", "x-authz-actors")
+DELEGATION_HEADERS = (ON_BEHALF_OF_HEADER, SCOPES_HEADER, ACTORS_HEADER)
 
 
 def to_check_response(decision: Decision) -> bytes:
@@ -56,7 +61,18 @@ def _allow(decision: Decision) -> CheckResponse:
     decision_id.header.value = decision.decision_id
     subject.header.value = decision.identity.subject.uri
     action.header.value = decision.action.name
+    if decision.delegation is None:
+        response.ok_response.headers_to_remove.extend(DELEGATION_HEADERS)
+    else:
+        response.ok_response.headers.extend(_delegation_headers(decision.delegation))
     return response
+
+
+def _delegation_headers(delegation: Delegation) -> Iterable[HeaderValueOption]:
+    """Tell the agent for whom it acts, with which scopes, and who acted before, as lists with spaces."""
+    yield _option(ON_BEHALF_OF_HEADER, delegation.on_behalf_of)
+    yield _option(SCOPES_HEADER, " ".join(sorted(delegation.scopes)))
+    yield _option(ACTORS_HEADER, " ".join(actor.uri for actor in delegation.actors))
 
 
 def _denial(decision: Decision) -> CheckResponse:
@@ -116,10 +132,7 @@ def _set_metadata(metadata: Struct, decision: Decision) -> None:
 
 _ALLOW_TEMPLATE = CheckResponse(
     status=Status(code=Reason.ALLOWED.meaning.rpc_code),
-    ok_response=OkHttpResponse(
-        headers=[_option(DECISION_ID_HEADER), _option(SUBJECT_HEADER), _option(ACTION_HEADER)],
-        headers_to_remove=DELEGATION_HEADERS,
-    ),
+    ok_response=OkHttpResponse(headers=[_option(DECISION_ID_HEADER), _option(SUBJECT_HEADER), _option(ACTION_HEADER)]),
 )
 _DENIAL_TEMPLATE = CheckResponse(
     denied_response=DeniedHttpResponse(

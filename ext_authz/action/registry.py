@@ -25,6 +25,7 @@ class Action:
     asserted: bool
     resources: frozenset[SpiffeId] | None  # None: every resource
     screens_body: bool
+    scope: str  # needed in a delegation chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,9 @@ class _Compiler:
                 f"{here}: no request can be action {quoted(name)}: add `http` routes or `asserted: true`"
             )
         self._lines[name] = source.line("actions", name)
-        action = Action(name, entry.asserted, self._resources(source, name, entry), entry.screen == "body")
+        action = Action(
+            name, entry.asserted, self._resources(source, name, entry), entry.screen == "body", entry.scope or name
+        )
         self.actions[name] = action
         for index, route in enumerate(entry.http):
             self._add_route(source.locate("actions", name, "http", index), route, action)

@@ -19,6 +19,7 @@ from ext_authz.identity.identify import Identity
 from ext_authz.identity.spiffe_id import MAX_ID_BYTES
 from ext_authz.injection.screen import Finding
 from ext_authz.policy.verdict import Rule
+from ext_authz.tokens.chain import Delegation
 
 SPAN_NAME = "a2a.policy.decision"
 # Characters of a traceparent or request id: a W3C traceparent has 55, a UUID 36.
@@ -26,6 +27,9 @@ MAX_CORRELATION_CHARACTERS = 128
 
 Value = str | bool | int | tuple[str, ...]
 
+# The type of the alert for chains that somebody changed, widened, spliced or stole.
+TAMPERED_TOKEN = "tampered_token"  # noqa: S105
+_TAMPERING = frozenset({Reason.TOKEN_SIGNATURE, Reason.TOKEN_CHAIN, Reason.TOKEN_PRESENTER})
 _DECIDED_BY_RULE = frozenset({Reason.ALLOWED, Reason.DENIED_BY_RULE})
 _ACTION_NAME = re.compile(ACTION_NAME_PATTERN.removeprefix("^").removesuffix("$"))
 
@@ -46,6 +50,7 @@ class AuditRecord(NamedTuple):
     method: str
     path: str
     rule: Rule | None
+    delegation: Delegation | None
     findings: tuple[Finding, ...]
     policy_digest: str
     durations_ns: tuple[tuple[str, int], ...]
@@ -96,6 +101,16 @@ class AuditRecord(NamedTuple):
             name = "rule" if self.reason in _DECIDED_BY_RULE else "grant"
             yield f"ext_authz.{name}", self.rule.where
             yield f"ext_authz.{name}_text", self.rule.text
+        if self.delegation:
+            yield "ext_authz.on_behalf_of", self.delegation.on_behalf_of
+            yield "ext_authz.session_id", self.delegation.session_id or ""
+            yield "ext_authz.scopes", tuple(sorted(self.delegation.scopes))
+            yield "ext_authz.actors", tuple(actor.uri for actor in self.delegation.actors)
+            yield "ext_authz.hops", self.delegation.hops
+            yield "ext_authz.root_issuer", self.delegation.root_issuer.uri
+            yield "ext_authz.token_ids", self.delegation.token_ids
+        if self.reason in _TAMPERING:
+            yield "security.alert_type", TAMPERED_TOKEN
         yield "ext_authz.findings", tuple(f"{finding.rule}@{finding.place}" for finding in self.findings)
         yield "ext_authz.policy_digest", self.policy_digest
         yield "ext_authz.fault", self.fault
@@ -122,6 +137,7 @@ def to_record(decision: Decision) -> AuditRecord:
         method=attributes.method,
         path=attributes.path,
         rule=decision.rule,
+        delegation=decision.delegation,
         findings=decision.findings,
         policy_digest=decision.policy_digest,
         durations_ns=decision.durations_ns,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ext_authz.action.registry import Action
 from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, TARGET_RESOURCE, Attributes
+from ext_authz.decision.controls import NO_CONTROLS, Controls
 from ext_authz.decision.model import Decision
 from ext_authz.decision.screening import scan_request
 from ext_authz.decision.stopwatch import Stopwatch
@@ -20,8 +21,10 @@ from ext_authz.identity.names import Names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Finding, Screen
 from ext_authz.policy.compile import Policy
+from ext_authz.policy.constraints import satisfied
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Rule
+from ext_authz.tokens.chain import Delegation
 
 DIRECTION_EXTENSION = "direction"
 INBOUND = "inbound"
@@ -35,6 +38,7 @@ class Snapshot:
     policy: Policy
     identifier: Identifier
     screen: Screen
+    controls: Controls = NO_CONTROLS
 
 
 class Call(NamedTuple):
@@ -52,12 +56,14 @@ class _Facts(NamedTuple):
     identity: Identity | None = None
     action: Action | None = None
     rule: Rule | None = None
+    delegation: Delegation | None = None
     findings: tuple[Finding, ...] = ()
 
     def are_sound(self) -> bool:
         """Whether a failing stage left what it should have: answer and record are made of these."""
         identity, action = isinstance(self.identity, Identity | None), isinstance(self.action, Action | None)
-        return identity and action and isinstance(self.rule, Rule | None) and isinstance(self.findings, tuple)
+        rule, delegation = isinstance(self.rule, Rule | None), isinstance(self.delegation, Delegation | None)
+        return identity and action and rule and delegation and isinstance(self.findings, tuple)
 
 
 _NO_FACTS = _Facts()
@@ -66,13 +72,14 @@ _NO_FACTS = _Facts()
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     """Decide one request. Never raises."""
     policy, split = snapshot.policy, call.stopwatch.split
-    identity = action = rule = None
+    identity = action = rule = delegation = None
     findings: tuple[Finding, ...] = ()
     ending: Exception | None = None
     try:
         _check_direction(attributes)
         identity = snapshot.identifier.identify(attributes, call.now)
         split("identity")
+        snapshot.controls.check_caller(identity.subject, call.now)
         _check_peer(identity, call.peer)
         _check_trust_domain(identity, policy.names)
         _check_target(attributes, identity, policy.names)
@@ -80,11 +87,14 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         action = policy.registry.resolve(attributes.method, attributes.path, identity.resource, asserted)
         split("action")
         request = AuthorizationRequest(identity.subject, action.name, identity.resource, Context(call.now))
-        reason, rule = policy.matrix.evaluate(request)
+        reason, rule, grants = policy.matrix.evaluate(request)
         split("policy")
         if reason is not Reason.ALLOWED:
             raise Refusal(reason)
-        _check_tokens(attributes)
+        delegation = _verify_delegation(attributes, identity, snapshot, call.now)
+        split("tokens")
+        rule = satisfied(grants, action.scope, delegation).rule
+        split("constraints")
         findings = scan_request(snapshot.screen, attributes, action)
         split("injection")
         if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
@@ -93,7 +103,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
             raise Refusal(Reason.INJECTION_DETECTED)
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    facts = _Facts(identity, action, rule, findings)
+    facts = _Facts(identity, action, rule, delegation, findings)
     return _decision(attributes, facts, snapshot, call, ending)
 
 
@@ -121,6 +131,7 @@ def _decision(
         identity=facts.identity,
         action=facts.action,
         rule=facts.rule,
+        delegation=facts.delegation,
         findings=facts.findings,
         policy_digest=snapshot.policy.digest,
         durations_ns=tuple(call.stopwatch.durations_ns),
@@ -161,7 +172,14 @@ def _check_target(attributes: Attributes, identity: Identity, names: Names) -> N
         raise Refusal(Reason.RESOURCE_MISMATCH)
 
 
-def _check_tokens(attributes: Attributes) -> None:
-    """Refuse what cannot be verified: a delegation token must never be ignored."""
-    if DELEGATION_TOKEN in attributes.headers:
+def _verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, now: float) -> Delegation | None:
+    """Verify the chain that the request carries: one that cannot be verified is never ignored."""
+    if DELEGATION_TOKEN not in attributes.headers:
+        return None
+    if snapshot.policy.delegation is None:
         raise Undecided(Reason.KEYS_UNAVAILABLE)
+    controls = snapshot.controls
+    controls.check_freshness(now)
+    delegation = snapshot.policy.delegation.verifier.verify(attributes, identity, now, controls.revocations)
+    controls.check_delegation(delegation, now)
+    return delegation

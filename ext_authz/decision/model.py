@@ -8,6 +8,7 @@ from ext_authz.errors import Meaning, Reason
 from ext_authz.identity.identify import Identity
 from ext_authz.injection.screen import Finding
 from ext_authz.policy.verdict import Rule
+from ext_authz.tokens.chain import Delegation
 
 
 class Decision(NamedTuple):
@@ -21,6 +22,7 @@ class Decision(NamedTuple):
     identity: Identity | None  # None: the caller could not be identified
     action: Action | None
     rule: Rule | None
+    delegation: Delegation | None  # on whose behalf, verified; None: the caller acts on its own authority
     findings: tuple[Finding, ...]
     policy_digest: str
     durations_ns: tuple[tuple[str, int], ...]  # each finished stage, nanoseconds since the one before

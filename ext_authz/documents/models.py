@@ -22,6 +22,18 @@ DeniedAction = Annotated[str, StringConstraints(pattern=DENIED_ACTION_PATTERN)]
 HttpRoute = Annotated[str, StringConstraints(pattern=HTTP_ROUTE_PATTERN, max_length=2048)]
 
 
+# A scope of a delegation chain: what `tokens/claims.py` reads.
+SCOPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+# A span of time: 30m, 90s, 1h.
+DURATION_PATTERN = r"^[1-9][0-9]{0,5}[smh]$"
+# On whose behalf an issuer may start chains: a whole `sub`, or its beginning and a star.
+SUBJECTS_PATTERN = r"^[!-)+-~]*\*?$"
+
+Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN)]
+Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN)]
+DelegationMode = Literal["required", "optional", "forbidden"]
+
+
 class Model(BaseModel):
     """Strict and frozen: nothing is converted, nothing unknown is ignored."""
 
@@ -32,6 +44,9 @@ class Cell(Model):
     """What one subject may ask of one resource."""
 
     actions: Annotated[list[ActionName], Field(min_length=1)]
+    delegation: DelegationMode | None = None  # absent: what the Delegation document says
+    scopes: list[Scope] = []  # needed in the chain beside the action's own
+    max_hops: Annotated[int, Field(ge=1, le=6)] | None = None  # workload-to-workload calls in the chain
 
 
 def _long_form(cell: Any) -> Any:
@@ -66,6 +81,7 @@ class ActionEntry(Model):
     http: list[HttpRoute] = []
     asserted: bool = False  # x-agent-action may name it where no route fits
     resources: Annotated[list[Name], Field(min_length=1)] | None = None  # absent: on every resource
+    scope: Scope | None = None  # needed in a delegation chain; absent: the action's name
     screen: Literal["body", "headers"] = "body"  # "headers": the body is not read, as for uploads and streams
 
 
@@ -77,9 +93,37 @@ class ActionRegistry(Model):
     actions: Annotated[dict[ActionName, ActionEntry], Field(min_length=1)]
 
 
-PolicyModel = PermissionMatrix | ActionRegistry
+class RootIssuer(Model):
+    """Who may start delegation chains, and for whom and what."""
 
-POLICY_KINDS: dict[str, type[PermissionMatrix] | type[ActionRegistry]] = {
+    id: Name
+    subjects: Annotated[str, StringConstraints(pattern=SUBJECTS_PATTERN, min_length=1, max_length=256)] = "*"
+    scopes: Annotated[list[Scope], Field(min_length=1)] | None = None  # absent: any
+
+
+def _long_issuer(issuer: Any) -> Any:
+    """Turn the short form `platform/sts` into the long one."""
+    return {"id": issuer} if isinstance(issuer, str) else issuer
+
+
+class Delegation(Model):
+    """Whose delegation chains count."""
+
+    kind: Literal["Delegation"]
+    version: Literal[1] = 1
+    root_issuers: Annotated[list[Annotated[RootIssuer, BeforeValidator(_long_issuer)]], Field(min_length=1)]
+    minters: list[Name] = []  # may sign links for others
+    required: bool = True  # unless a cell says otherwise
+    max_ttl: Duration = "30m"
+    max_depth: Annotated[int, Field(ge=0, le=5)] = 5
+    keys: dict[Name, str] = {}  # issuer -> JWK set, a file beside the documents
+    bundles: dict[str, str] = {}  # trust domain -> PEM certificates, a file beside the documents or an absolute path
+
+
+PolicyModel = PermissionMatrix | ActionRegistry | Delegation
+
+POLICY_KINDS: dict[str, type[PermissionMatrix] | type[ActionRegistry] | type[Delegation]] = {
+    "Delegation": Delegation,
     "PermissionMatrix": PermissionMatrix,
     "ActionRegistry": ActionRegistry,
 }
@@ -87,7 +131,6 @@ POLICY_KINDS: dict[str, type[PermissionMatrix] | type[ActionRegistry]] = {
 # Kinds and keys of later releases. Writing one now is an error that says so, not a typing mistake.
 PLANNED_KINDS = frozenset(
     {
-        "Delegation",
         "EgressAllowlist",
         "IdentityProviders",
         "InjectionGuard",
@@ -99,8 +142,8 @@ PLANNED_KINDS = frozenset(
 )
 PLANNED_KEYS = frozenset(
     {
-        *("access_token", "delegation", "during", "max_hops", "not_during", "rate", "scopes", "when"),  # of a cell
+        *("access_token", "during", "not_during", "rate", "when"),  # of a cell
         *("invariants", "mode"),  # of a document
-        *("a2a", "budget", "endpoints", "grpc", "mcp", "presets", "scope"),  # of an ActionRegistry
+        *("a2a", "budget", "endpoints", "grpc", "mcp", "presets"),  # of an ActionRegistry
     }
 )

@@ -9,7 +9,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ext_authz.documents.models import ACTION_NAME_PATTERN, DENIED_ACTION_PATTERN, HTTP_ROUTE_PATTERN, PLANNED_KEYS
+from ext_authz.documents.models import (
+    ACTION_NAME_PATTERN,
+    DENIED_ACTION_PATTERN,
+    DURATION_PATTERN,
+    HTTP_ROUTE_PATTERN,
+    PLANNED_KEYS,
+    SCOPE_PATTERN,
+    SUBJECTS_PATTERN,
+)
 from ext_authz.documents.reader import kind_of, quoted
 
 _ANY = "*"  # in the table below: whatever name or number stands there
@@ -24,12 +32,19 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("matrix", _ANY): "a mapping from who is asked to lists of action names",
     ("matrix", _ANY, _ANY): "a list of action names",
     ("matrix", _ANY, _ANY, "actions"): "a list of action names",
+    ("matrix", _ANY, _ANY, "scopes"): "a list of scopes",
     ("deny",): "a list of denials",
     ("deny", _ANY): "a mapping with `subject`, `resource` and `action`",
     ("actions",): "a mapping from action names to how requests are recognised",
     ("actions", _ANY): "a mapping with `http` or `asserted`",
     ("actions", _ANY, "http"): "a list of routes, such as [GET /records/{id}]",
     ("actions", _ANY, "resources"): "a list of names",
+    ("root_issuers",): "a list of names, or of mappings with `id`",
+    ("root_issuers", _ANY): "a name, or a mapping with `id`",
+    ("root_issuers", _ANY, "scopes"): "a list of scopes",
+    ("minters",): "a list of names",
+    ("keys",): "a mapping from issuers to files with their JWK sets",
+    ("bundles",): "a mapping from trust domains to PEM files",
 }
 # fmt: on
 
@@ -38,6 +53,9 @@ _FORMS = {
     ACTION_NAME_PATTERN: f"is not an action name: {_ACTION_NAME}",
     DENIED_ACTION_PATTERN: f"is not an action name: {_ACTION_NAME}; or `*` for every action",
     HTTP_ROUTE_PATTERN: "is not a route: expected METHOD /path, such as GET /records/{id}",
+    SCOPE_PATTERN: "is not a scope: letters, digits, dot, dash, underscore, colon and slash, at most 128, a letter or digit first",
+    DURATION_PATTERN: "is not a span of time: expected a number and s, m or h, such as 30m",
+    SUBJECTS_PATTERN: "is not a subject: printable ASCII without spaces, and `*` at the end only",
 }
 
 
@@ -92,6 +110,20 @@ def _not_boolean(problem: Any, _: type[BaseModel]) -> str:
     return f"expected true or false, got {_shown(value)}{fix}"
 
 
+def _not_integer(problem: Any, _: type[BaseModel]) -> str:
+    value = problem["input"]
+    fix = ": leave out the quotes" if isinstance(value, str) and value.isdecimal() else ""
+    return f"expected a whole number, got {_shown(value)}{fix}"
+
+
+def _too_little(problem: Any, _: type[BaseModel]) -> str:
+    return f"expected at least {problem['ctx']['ge']}, got {_shown(problem['input'])}"
+
+
+def _too_much(problem: Any, _: type[BaseModel]) -> str:
+    return f"expected at most {problem['ctx']['le']}, got {_shown(problem['input'])}"
+
+
 def _not_one_of(problem: Any, _: type[BaseModel]) -> str:
     expected = problem["ctx"]["expected"].replace("'", "`")
     return f"expected {expected}, got {_shown(problem['input'])}"
@@ -141,6 +173,9 @@ _WORDS: dict[str, Callable[[Any, type[BaseModel]], str]] = {
     "string_too_short": _too_short,
     "string_too_long": _too_long,
     "bool_type": _not_boolean,
+    "int_type": _not_integer,
+    "greater_than_equal": _too_little,
+    "less_than_equal": _too_much,
     "list_type": _not_a("a list"),
     "dict_type": _not_a("a mapping"),
     "model_type": _not_a("a mapping"),

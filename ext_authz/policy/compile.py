@@ -1,19 +1,21 @@
 """Policy documents to what the decision uses: once at load, with every problem at once."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ext_authz.action.registry import Registry, compile_registry
 from ext_authz.documents.loader import PolicyDocuments, Source, load_policy
-from ext_authz.documents.models import Cell, DenyRule, PermissionMatrix
+from ext_authz.documents.models import Cell, DelegationMode, DenyRule, PermissionMatrix
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.errors import PolicyError
 from ext_authz.identity.names import Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
-from ext_authz.policy.verdict import Rule
+from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 
 GROUP_SIGN = "@"
 # Stands in for a trust domain that is missing or wrong, so that the rest of the policy can be checked too (RFC 2606).
@@ -27,6 +29,7 @@ class Policy:
     names: Names
     registry: Registry
     matrix: Matrix
+    delegation: DelegationPolicy | None  # None: no chain can be verified
     digest: str  # SHA-256 of the files, hexadecimal
 
     @property
@@ -45,12 +48,18 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     problems: list[str] = []
     names = _names(documents, problems)
     registry = compile_registry(documents, names, problems)
-    matrix = _MatrixCompiler(names, registry, problems)
+    delegation = compile_delegation(documents, names, problems)
+    usual: DelegationMode = "required" if delegation is not None and delegation.required else "optional"
+    matrix = _MatrixCompiler(names, registry, usual, problems)
     for source in documents.of(PermissionMatrix):
         matrix.add(source)
     if problems:
         raise PolicyError(problems)
-    return Policy(names, registry, Matrix(matrix.grants, matrix.denials), documents.digest)
+    grants = {key: tuple(found) for key, found in matrix.grants.items()}
+    digest = documents.digest
+    if delegation is not None:
+        digest = hashlib.sha256(f"{digest} {delegation.digest}".encode()).hexdigest()
+    return Policy(names, registry, Matrix(grants, matrix.denials), delegation, digest)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
@@ -79,11 +88,12 @@ def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
 class _MatrixCompiler:
     """Collects grants and denials of all PermissionMatrix documents."""
 
-    def __init__(self, names: Names, registry: Registry, problems: list[str]) -> None:
-        self.grants: dict[Key, Rule] = {}
+    def __init__(self, names: Names, registry: Registry, usual: DelegationMode, problems: list[str]) -> None:
+        self.grants: dict[Key, list[Grant]] = {}
         self.denials: dict[Key, Rule] = {}
         self._names = names
         self._registry = registry
+        self._usual = usual
         self._problems = problems
 
     def add(self, source: Source[PermissionMatrix]) -> None:
@@ -128,9 +138,10 @@ class _MatrixCompiler:
             place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
             self._check_action(action, f"{source.path}:{place.line}:{place.column}")
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
+            grant = Grant(rule, cell.delegation or self._usual, frozenset(cell.scopes), cell.max_hops)
             for subject in subjects:
                 if resource is not None:
-                    self.grants.setdefault((subject.uri, resource.uri, action), rule)
+                    self.grants.setdefault((subject.uri, resource.uri, action), []).append(grant)
 
     def _add_denial(
         self, source: Source[PermissionMatrix], index: int, denial: DenyRule, groups: dict[str, list[SpiffeId]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ext_authz.errors import Reason
 from ext_authz.policy.request import AuthorizationRequest
-from ext_authz.policy.verdict import Rule, Verdict
+from ext_authz.policy.verdict import Grant, Rule, Verdict
 
 EVERY_ACTION = "*"
 
@@ -24,7 +24,7 @@ _NO_GRANT = Verdict(Reason.NOT_IN_MATRIX, None)
 class Matrix:
     """Grants and denials by exact key. An empty one allows nothing."""
 
-    grants: Mapping[Key, Rule] = field(default_factory=dict)
+    grants: Mapping[Key, tuple[Grant, ...]] = field(default_factory=dict)
     denials: Mapping[Key, Rule] = field(default_factory=dict)
 
     def evaluate(self, request: AuthorizationRequest) -> Verdict:
@@ -34,5 +34,5 @@ class Matrix:
         denial = self.denials.get(key) or self.denials.get((subject, resource, EVERY_ACTION))
         if denial is not None:
             return Verdict(Reason.DENIED_BY_RULE, denial)
-        grant = self.grants.get(key)
-        return Verdict(Reason.ALLOWED, grant) if grant is not None else _NO_GRANT
+        grants = self.grants.get(key)
+        return Verdict(Reason.ALLOWED, grants[0].rule, grants) if grants else _NO_GRANT

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ext_authz.documents.models import DelegationMode
 from ext_authz.errors import Reason
 
 
@@ -12,8 +13,18 @@ class Rule(NamedTuple):
     text: str  # for people: `planner-agent -> retrieval-agent: search`
 
 
+class Grant(NamedTuple):
+    """One cell that allows an action, and what it asks beside that."""
+
+    rule: Rule
+    delegation: DelegationMode
+    scopes: frozenset[str]  # beside the action's own
+    max_hops: int | None
+
+
 class Verdict(NamedTuple):
     """`Reason.ALLOWED`, or the reason why not, and the rule that decided; no rule when none matched."""
 
     reason: Reason
     rule: Rule | None
+    grants: tuple[Grant, ...] = ()  # one that is satisfied is enough

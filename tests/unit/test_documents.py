@@ -1,5 +1,6 @@
 """The documents say what the code does: links, reason codes, settings, policy keys, examples and commands."""
 
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel
 from typer.main import get_command
 
@@ -14,8 +16,10 @@ from ext_authz.cli.main import app
 from ext_authz.documents import models
 from ext_authz.documents.models import Model
 from ext_authz.errors import MEANINGS, PolicyError
+from ext_authz.local.ca import DevelopmentCa
 from ext_authz.policy.compile import load
 from ext_authz.settings import Settings
+from ext_authz.tokens.jws import encode_base64url
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -139,10 +143,14 @@ def _blocks(pattern: re.Pattern[str]) -> list[Any]:
 
 @pytest.fixture
 def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a directory `policies`, named as in the documents."""
+    """Make a directory `policies`, named as in the documents, with the key files that their examples name."""
     monkeypatch.chdir(tmp_path)
     directory = Path("policies")
     directory.mkdir()
+    x = encode_base64url(Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+    key_set = {"keys": [{"kid": "sts-1", "kty": "OKP", "crv": "Ed25519", "x": x}]}
+    (directory / "sts.jwks.json").write_text(json.dumps(key_set), "utf-8")
+    (directory / "bundle.pem").write_bytes(DevelopmentCa.create("agents.example.com").bundle_pem)
     return directory
 
 

@@ -42,6 +42,8 @@ def test_defaults() -> None:
         "drain_seconds": 5,
         "audit_file": None,
         "audit_max_waiting": 8192,
+        "control_store": None,
+        "max_control_age_seconds": 60,
         "log_level": "info",
         "log_format": "text",
         "watch": True,

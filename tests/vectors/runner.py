@@ -28,8 +28,8 @@ with warnings.catch_warnings():  # envoy-data-plane is older than the pydantic t
     from envoy_data_plane.envoy.service.auth.v3 import AttributeContext, CheckRequest
 
 FORMAT = "xfcc-vectors/1"
-# Formats of later releases: named in the output, not run.
-PLANNED_FORMATS = frozenset({"delegation-token-vectors/1"})
+# Formats that another runner reads.
+OTHER_RUNNERS = frozenset({"delegation-token-vectors/1"})
 
 _CONFIG_KEYS = frozenset({"xfcc_mode", "require_xfcc", "needs_body", "expected_destinations", "max_body_bytes", "now"})
 _SIZE = re.compile(r"<([0-9]+) bytes>")

@@ -84,7 +84,7 @@ def test_certificate_does_not_leave() -> None:
 def test_record_does_not_keep_the_request() -> None:
     """A waiting record holds on to no attributes, and so to no body."""
     attributes = parse_attributes(QUESTION.serialized())
-    record = to_record(Decision("0", NOW, Reason.ALLOWED, "", attributes, None, None, None, (), "", (), 0, ""))
+    record = to_record(Decision("0", NOW, Reason.ALLOWED, "", attributes, None, None, None, None, (), "", (), 0, ""))
     reachable: set[int] = set()
     pending: list[object] = list(record)
     while pending:
@@ -100,9 +100,9 @@ def test_record_of_an_allow() -> None:
     record = record_of(QUESTION.but(headers=[("x-agent-action", "search")]))
     attributes = record.attributes()
     durations = {key: value for key, value in attributes.items() if key.startswith("ext_authz.duration_us.")}
-    stages = ("attributes", "identity", "action", "policy", "injection", "total")
+    stages = ("attributes", "identity", "action", "policy", "tokens", "constraints", "injection", "total")
     assert {f"ext_authz.duration_us.{stage}" for stage in stages} == durations.keys()
-    rule = default_policy().matrix.grants[agent("planner-agent"), agent("retrieval-agent"), "search"]
+    [grant] = default_policy().matrix.grants[agent("planner-agent"), agent("retrieval-agent"), "search"]
     expected = {
         "agent.caller": agent("planner-agent"),
         "agent.target": agent("retrieval-agent"),
@@ -119,7 +119,7 @@ def test_record_of_an_allow() -> None:
         "ext_authz.method": "POST",
         "ext_authz.request_id": "fb9d0d9b-aa7c-4c38-a5ca-87dfa3d8459d",
         "ext_authz.certificate_sha256": CERTIFICATE_SHA256,
-        "ext_authz.rule": rule.where,
+        "ext_authz.rule": grant.rule.where,
         "ext_authz.rule_text": "planner-agent -> retrieval-agent: search",
         "ext_authz.policy_digest": default_policy().digest,
     }

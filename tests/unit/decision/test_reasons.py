@@ -2,16 +2,24 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.authorizers import KeptRecords, answer, default_snapshot, new_authorizer, reason_of
 from support.check_requests import CERTIFICATE_SHA256, QUESTION, Question, agent
+from support.delegated_policies import calling, delegated_snapshot
+from support.delegations import CRM, EVIL, MAILER, NOW, PLANNER, RETRIEVER, SESSION, World, forged, world
 
 from ext_authz.authorizer import Authorizer
+from ext_authz.decision.controls import Controls
 from ext_authz.decision.decide import Snapshot
 from ext_authz.errors import Outcome, Reason
 from ext_authz.identity.identify import Identifier
 from ext_authz.pb.external_auth_pb2 import CheckResponse
+from ext_authz.server.controls import consuming
+from ext_authz.stores.control import ControlStore
+from ext_authz.stores.once import OnceRegister
+from ext_authz.tokens.revocation import Revocations
 
 SANDBOX = QUESTION.but(caller=agent("code-executor-agent"), target=agent("sandbox-agent"))
 
@@ -68,6 +76,38 @@ REASONS: list[tuple[Reason, Question]] = [
     (Reason.KEYS_UNAVAILABLE, QUESTION.but(headers=[("x-delegation-token", "aaa.bbb.ccc")])),
     (Reason.KEYS_UNAVAILABLE, QUESTION.but(headers=[("x-delegation-token", "")])),
 ]
+# One way to each reason that a delegation chain, or what operators say about it, can bring about.
+DELEGATED: list[tuple[Reason, Callable[[World], Question], Controls]] = [
+    (Reason.ALLOWED, lambda w: calling(w.root()), Controls()),
+    (Reason.ALLOWED, lambda w: calling(w.two_links(), RETRIEVER, CRM), Controls()),
+    (Reason.ALLOWED, lambda w: calling(w.root(audience=CRM), PLANNER, CRM), Controls()),
+    (Reason.ALLOWED, lambda _: calling(None, PLANNER, CRM), Controls()),
+    (Reason.ALLOWED, lambda _: calling(None, PLANNER, MAILER), Controls()),
+    (Reason.TOKEN_MISSING, lambda _: calling(None), Controls()),
+    (Reason.TOKEN_MALFORMED, lambda _: calling(""), Controls()),
+    (Reason.TOKEN_MALFORMED, lambda w: calling(f"Bearer {w.root()}"), Controls()),
+    (Reason.TOKEN_SIGNATURE, lambda w: calling(forged(w.root(), sign=lambda _: bytes(64))), Controls()),
+    (Reason.TOKEN_EXPIRED, lambda w: calling(forged(w.root(), w.sts, claims={"exp": NOW})), Controls()),
+    (Reason.TOKEN_EXPIRED, lambda w: calling(w.root(lifetime_seconds=1801)), Controls()),
+    (Reason.TOKEN_NOT_YET_VALID, lambda w: calling(w.root(not_before=NOW + 60)), Controls()),
+    (Reason.TOKEN_ISSUER, lambda w: calling(w.two_links().partition("~")[2], RETRIEVER, CRM), Controls()),
+    (Reason.TOKEN_ISSUER, lambda w: calling(w.root(on_behalf_of="batch:1")), Controls()),
+    (Reason.TOKEN_KEY, lambda w: calling(forged(w.root(), w.sts, header={"kid": "sts-2"})), Controls()),
+    (Reason.TOKEN_REVOKED, lambda w: calling(w.root()), Controls(Revocations(session_ids=frozenset({SESSION})))),
+    (Reason.TOKEN_CHAIN, lambda w: calling(f"{w.root()}~{w.root()}"), Controls()),
+    (Reason.TOKEN_AUDIENCE, lambda w: calling(w.root(), PLANNER, CRM), Controls()),
+    (Reason.TOKEN_PRESENTER, lambda w: calling(w.root(), EVIL), Controls()),
+    (Reason.TOKEN_SCOPE, lambda w: calling(w.root(), path="/v1/secrets"), Controls()),
+    (Reason.TOKEN_FORBIDDEN, lambda w: calling(w.root(audience=MAILER), PLANNER, MAILER), Controls()),
+    (Reason.HOPS_EXCEEDED, lambda w: calling(_three_links(w), CRM, MAILER), Controls()),
+    (Reason.REVOKED, lambda w: calling(w.root()), Controls(quarantined={PLANNER: NOW + 1})),
+    (Reason.REVOKED, lambda _: calling(None, PLANNER, CRM), Controls(quarantined={PLANNER: NOW + 1})),
+    (Reason.REVOKED, lambda w: calling(w.root()), Controls(quarantined_sessions={SESSION: NOW + 1})),
+    (Reason.ALLOWED, lambda w: calling(w.root()), Controls(quarantined={PLANNER: NOW}, quarantined_sessions={SESSION: NOW})),
+    (Reason.KEYS_UNAVAILABLE, lambda w: calling(w.root()), Controls(fresh_until=NOW - 1)),
+    (Reason.ALLOWED, lambda _: calling(None, PLANNER, CRM), Controls(fresh_until=NOW - 1)),
+    (Reason.STORE_UNAVAILABLE, lambda w: calling(w.root(once=True)), Controls()),
+]  # fmt: skip
 ELSEWHERE: dict[Reason, Callable[[], bytes]] = {
     Reason.INTERNAL_ERROR: lambda: new_authorizer(_broken())[0].check(QUESTION.serialized()),
     Reason.AUDIT_UNAVAILABLE: lambda: Authorizer(default_snapshot(), KeptRecords(refusing=True)).check(
@@ -91,6 +131,33 @@ def test_reason(reason: Reason, question: Question) -> None:
     assert (reason, response.dynamic_metadata["decision_id"]) == (record.reason, record.decision_id)
 
 
+@pytest.mark.parametrize(("reason", "ask", "controls"), DELEGATED)
+def test_reason_of_a_delegation(reason: Reason, ask: Callable[[World], Question], controls: Controls) -> None:
+    """The call with this chain, under these controls, gets this reason and its record."""
+    authorizer, recorder = new_authorizer(delegated_snapshot(controls))
+    response = answer(authorizer, ask(world()).serialized())
+    [record] = recorder.records
+    assert (reason.value, reason) == (reason_of(response), record.reason), record.detail
+    assert reason.meaning.rpc_code == response.status.code
+
+
+async def test_reason_of_a_replay(tmp_path: Path) -> None:
+    """A chain that may be used once is allowed once; a store that is gone says so."""
+    path = tmp_path / "store" / "control.db"
+    with ControlStore.open(path, create=True):
+        once = OnceRegister.open(path)
+    authorizer, recorder = new_authorizer(delegated_snapshot(Controls(consumes_once=True)))
+    authorizer.effects = (consuming(once),)
+    first, second = world().root(once=True), world().root(once=True)
+    for chain in (first, second, first):
+        await authorizer.check_with_effects(calling(chain).serialized(), 5.0)
+    path.unlink()
+    await authorizer.check_with_effects(calling(world().root(once=True)).serialized(), 5.0)
+    await once.close()
+    expected = [Reason.ALLOWED, Reason.ALLOWED, Reason.TOKEN_REPLAYED, Reason.STORE_UNAVAILABLE]
+    assert expected == [record.reason for record in recorder.records]
+
+
 @pytest.mark.parametrize("reason", ELSEWHERE)
 def test_reason_from_within(reason: Reason) -> None:
     """What fails with us, not with the request, gets its reason too."""
@@ -98,8 +165,9 @@ def test_reason_from_within(reason: Reason) -> None:
 
 
 def test_no_reason_is_dead() -> None:
-    """Every reason code of this release is in one of the two tables."""
-    assert set(Reason) == {reason for reason, _ in REASONS} | ELSEWHERE.keys()
+    """Every reason code of this release is in one of the tables, or is that of a replay."""
+    found = {reason for reason, _ in REASONS} | {reason for reason, _, _ in DELEGATED} | ELSEWHERE.keys()
+    assert set(Reason) == found | {Reason.TOKEN_REPLAYED}
 
 
 def test_peer_asks_about_its_own_workload_only() -> None:
@@ -110,6 +178,11 @@ def test_peer_asks_about_its_own_workload_only() -> None:
         CheckResponse.FromString(authorizer.check(QUESTION.serialized(), peer=peer)) for peer in (None, own, other)
     ]
     assert ["allowed", "allowed", "identity_mismatch"] == [reason_of(response) for response in answers]
+
+
+def _three_links(w: World) -> str:
+    """Return a chain with one hop more than the policy of these tests allows, and every scope it asks for."""
+    return w.passed_on(w.passed_on(w.root(), RETRIEVER, CRM), CRM, MAILER)
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ class Sample(Model):
 
 
 SAMPLES = {
-    "number: x": "1:9: input should be a valid integer, got `x`",
+    "number: x": "1:9: expected a whole number, got `x`",
     "even: 3": "1:7: an odd number, got `3`",
     "words: x": "1:8: expected a list, got `x`",
     "code: AB": "1:7: `AB` does not have the form that is expected here",

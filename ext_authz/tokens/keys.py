@@ -1,0 +1,92 @@
+"""Whose signatures count: keys by issuer and name, and bundles by trust domain, as one snapshot.
+
+1. A key is looked up only inside the set of the issuer that the link names: no key speaks for two issuers.
+2. A token never brings its own key, nor an address to fetch one from.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from ext_authz.identity.spiffe_id import SpiffeId
+from ext_authz.tokens.jws import decode_base64url
+from ext_authz.tokens.signature import KeyTypeError, VerificationKey
+from ext_authz.tokens.svid import Bundles
+
+# Keys of one issuer: what a rotation with overlap leaves, many times over.
+MAX_KEYS = 64
+MAX_KEY_ID_CHARACTERS = 128
+
+KeysById = Mapping[str, VerificationKey]
+
+
+class JwksError(ValueError):
+    """The text is no JWK set that can be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKeys:
+    """A snapshot of all keys; replaced as a whole when any of them changes."""
+
+    by_issuer: Mapping[SpiffeId, KeysById] = field(default_factory=dict)
+    bundles: Bundles = field(default_factory=dict)
+
+    def find(self, issuer: SpiffeId, key_id: str) -> VerificationKey | None:
+        """Return the key that `issuer` registered under `key_id`."""
+        return self.by_issuer.get(issuer, {}).get(key_id)
+
+
+def parse_jwks(text: str | bytes) -> KeysById:
+    """Read a JWK set (RFC 7517 section 5) of public keys, each with `kid` and `alg`. Raises JwksError.
+
+    A key without `alg` gets the one that its type has in this profile; RSA must say which.
+    """
+    try:
+        members = json.loads(text)["keys"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise JwksError("not a JWK set") from None
+    if not isinstance(members, list) or not 1 <= len(members) <= MAX_KEYS:
+        raise JwksError(f"a JWK set holds 1 to {MAX_KEYS} keys")
+    keys: dict[str, VerificationKey] = {}
+    for member in members:
+        key_id = member.get("kid") if isinstance(member, dict) else None
+        if not isinstance(key_id, str) or not 1 <= len(key_id) <= MAX_KEY_ID_CHARACTERS or key_id in keys:
+            raise JwksError("each key has a `kid` of its own")
+        keys[key_id] = _key(member)
+    return keys
+
+
+def _key(jwk: Mapping[str, Any]) -> VerificationKey:
+    if "d" in jwk or "k" in jwk:
+        raise JwksError("a private or symmetric key does not belong into a set of public keys")
+    try:
+        public_key, usual = _PUBLIC_KEYS[jwk["kty"], jwk.get("crv")](jwk)
+        return VerificationKey.register(public_key, jwk.get("alg", usual))
+    except (KeyError, TypeError, ValueError, KeyTypeError):
+        raise JwksError("a key is of a type that the profile does not use, or is damaged") from None
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(decode_base64url(text), "big")
+
+
+def _elliptic(curve: ec.EllipticCurve, algorithm: str) -> Any:
+    return lambda jwk: (
+        ec.EllipticCurvePublicNumbers(_number(jwk["x"]), _number(jwk["y"]), curve).public_key(),
+        algorithm,
+    )
+
+
+# (kty, crv) -> how to read the key, and its algorithm when the set does not say (RFC 7518 section 6, RFC 8037 section 2).
+_PUBLIC_KEYS = {
+    ("EC", "P-256"): _elliptic(ec.SECP256R1(), "ES256"),
+    ("EC", "P-384"): _elliptic(ec.SECP384R1(), "ES384"),
+    ("OKP", "Ed25519"): lambda jwk: (
+        ed25519.Ed25519PublicKey.from_public_bytes(decode_base64url(jwk["x"])),
+        "Ed25519",
+    ),
+    ("RSA", None): lambda jwk: (rsa.RSAPublicNumbers(_number(jwk["e"]), _number(jwk["n"])).public_key(), ""),
+}

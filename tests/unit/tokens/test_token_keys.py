@@ -1,0 +1,142 @@
+"""JWK sets, and keys that speak for one issuer only."""
+
+import json
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from support.delegations import PLANNER, STS, world
+
+from ext_authz.tokens.jws import encode_base64url
+from ext_authz.tokens.keys import MAX_KEY_ID_CHARACTERS, MAX_KEYS, JwksError, parse_jwks
+
+
+def number(value: int, size: int | None = None) -> str:
+    return encode_base64url(value.to_bytes(size or (value.bit_length() + 7) // 8, "big"))
+
+
+def elliptic(key: ec.EllipticCurvePrivateKey, curve: str, size: int) -> dict[str, Any]:
+    point = key.public_key().public_numbers()
+    return {"kty": "EC", "crv": curve, "x": number(point.x, size), "y": number(point.y, size)}
+
+
+P256, P384 = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP384R1())
+ED25519 = ed25519.Ed25519PrivateKey.generate()
+RSA = rsa.generate_private_key(65537, 2048)
+SMALL_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505  (that is why it is refused)
+
+P256_JWK = {"kid": "p256", **elliptic(P256, "P-256", 32)}
+P384_JWK = {"kid": "p384", **elliptic(P384, "P-384", 48)}
+ED25519_JWK = {
+    "kid": "ed",
+    "kty": "OKP",
+    "crv": "Ed25519",
+    "x": encode_base64url(ED25519.public_key().public_bytes_raw()),
+}
+
+
+def rsa_jwk(key: rsa.RSAPrivateKey, **changes: Any) -> dict[str, Any]:
+    numbers = key.public_key().public_numbers()
+    return {"kid": "rsa", "kty": "RSA", "alg": "RS256", "n": number(numbers.n), "e": number(numbers.e), **changes}
+
+
+def jwks(*keys: Any) -> str:
+    return json.dumps({"keys": list(keys)})
+
+
+def test_algorithm_of_each_type() -> None:
+    """A key has the usual algorithm of its type, or the one that the set names."""
+    keys = parse_jwks(jwks(P256_JWK, P384_JWK, ED25519_JWK, rsa_jwk(RSA), rsa_jwk(RSA, kid="pss", alg="PS256")))
+    expected = {"p256": "ES256", "p384": "ES384", "ed": "Ed25519", "rsa": "RS256", "pss": "PS256"}
+    assert expected == {key_id: key.algorithm for key_id, key in keys.items()}
+
+
+def test_keys_verify_what_their_private_halves_signed() -> None:
+    """The key that is read is the key that was written."""
+    (key,) = parse_jwks(jwks(ED25519_JWK)).values()
+    assert key.verify("Ed25519", b"data", ED25519.sign(b"data"))
+    assert not key.verify("Ed25519", b"other", ED25519.sign(b"data"))
+
+
+def test_members_that_do_not_matter() -> None:
+    """`use` and whatever else stands in a set is left alone; EdDSA is the old name of Ed25519."""
+    (key,) = parse_jwks(jwks({**ED25519_JWK, "alg": "EdDSA", "use": "sig", "x-note": 1})).values()
+    assert "Ed25519" == key.algorithm
+
+
+def test_number_of_keys() -> None:
+    """MAX_KEYS are taken, one more is refused."""
+    keys = [{**ED25519_JWK, "kid": str(index)} for index in range(MAX_KEYS + 1)]
+    assert MAX_KEYS == len(parse_jwks(jwks(*keys[:-1])))
+    with pytest.raises(JwksError, match="1 to 64 keys"):
+        parse_jwks(jwks(*keys))
+
+
+def test_length_of_a_key_id() -> None:
+    """A key id has at most MAX_KEY_ID_CHARACTERS."""
+    longest = "k" * MAX_KEY_ID_CHARACTERS
+    assert [longest] == list(parse_jwks(jwks({**ED25519_JWK, "kid": longest})))
+    with pytest.raises(JwksError, match="`kid` of its own"):
+        parse_jwks(jwks({**ED25519_JWK, "kid": f"{longest}k"}))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"keys":null}', '{"keys":{}}', '{"keys":[]}', "\x00", "[" * 10]
+)
+def test_no_set(text: str) -> None:
+    """What is no JWK set, or an empty one, is refused."""
+    with pytest.raises(JwksError):
+        parse_jwks(text)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *(None, 1, "key", [], {}),
+        {**ED25519_JWK, "kid": None},
+        {**ED25519_JWK, "kid": ""},
+        {**ED25519_JWK, "kid": 1},
+        {**ED25519_JWK, "d": "AAAA"},
+        {"kid": "k", "kty": "oct", "k": "AAAA"},
+        {**ED25519_JWK, "alg": "ES256"},
+        {**ED25519_JWK, "alg": "none"},
+        {**ED25519_JWK, "alg": None},
+        {**ED25519_JWK, "alg": ["Ed25519"]},
+        {**ED25519_JWK, "crv": "X25519"},
+        {**ED25519_JWK, "crv": ["Ed25519"]},
+        {**ED25519_JWK, "x": "AAAA"},
+        {**ED25519_JWK, "x": None},
+        {**ED25519_JWK, "x": f"{ED25519_JWK['x']}="},
+        {**P256_JWK, "alg": "ES384"},
+        {**P256_JWK, "crv": "P-384"},
+        {**P256_JWK, "crv": "P-521"},
+        {**P256_JWK, "crv": "secp256k1"},
+        {**P256_JWK, "y": P256_JWK["x"]},
+        {name: value for name, value in P256_JWK.items() if name != "y"},
+        {**rsa_jwk(RSA), "alg": "HS256"},
+        {**rsa_jwk(RSA), "alg": "RS512"},
+        {name: value for name, value in rsa_jwk(RSA).items() if name != "alg"},
+        {**rsa_jwk(RSA), "e": "AA"},
+        rsa_jwk(SMALL_RSA),
+    ],
+    ids=repr,
+)
+def test_unusable_key(key: object) -> None:
+    """A key that is secret, damaged, of another type, or under another algorithm makes the whole set unusable."""
+    with pytest.raises(JwksError):
+        parse_jwks(jwks(P256_JWK, key))
+
+
+def test_one_name_for_two_keys() -> None:
+    """A name stands once in a set."""
+    with pytest.raises(JwksError, match="`kid` of its own"):
+        parse_jwks(jwks(P256_JWK, {**ED25519_JWK, "kid": "p256"}))
+
+
+def test_key_speaks_for_its_issuer_only() -> None:
+    """A key is found under its issuer and its name, nowhere else."""
+    keys = world().keys
+    assert keys.find(STS, "sts-1") is not None
+    assert keys.find(PLANNER, "sts-1") is None
+    assert keys.find(STS, "planner-1") is None
+    assert keys.find(STS, "") is None
