@@ -50,6 +50,9 @@ class Settings(BaseModel):
     audit_file: Path | None = None  # absent: OTLP where OTEL_EXPORTER_OTLP_ENDPOINT is set, else standard output
     # Records that may wait to be written, about 1.5 kB each; when as many wait, decisions are refused (`audit_unavailable`).
     audit_max_waiting: Annotated[int, Field(ge=1, le=262_144)] = 8192
+    control_store: Path | None = None  # revocations, quarantine and one-time chains; absent: none of them
+    max_control_age_seconds: Annotated[float, Field(ge=1, le=3600)] = 60  # past it, chains are refused
+
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     watch: bool = True  # reload the policy when its files change

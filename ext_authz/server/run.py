@@ -21,6 +21,7 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.identity.xfcc import XfccMode
 from ext_authz.injection import load_default_screen
 from ext_authz.policy.compile import load
+from ext_authz.server.controls import following_store
 from ext_authz.server.listener import listening
 from ext_authz.server.memory import settle_memory
 from ext_authz.server.reload import PolicyReloader
@@ -52,8 +53,9 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda _: N
     recorder = AuditWriter(_sinks(settings), settings.audit_max_waiting)
     try:
         authorizer = Authorizer(snapshot, recorder, max_body_bytes=settings.max_body_bytes)
-        settle_memory()
-        await _serve(settings, authorizer, started)
+        async with following_store(settings.control_store, settings.max_control_age_seconds, authorizer):
+            settle_memory()
+            await _serve(settings, authorizer, started)
     finally:
         await asyncio.to_thread(recorder.close, AUDIT_CLOSE_SECONDS)
     _LOG.info("stopped")

@@ -1,0 +1,1 @@
+"""State that outlives a process and that several processes share."""
