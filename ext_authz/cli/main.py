@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ext_authz.cli import envoy, policy
+from ext_authz.cli import envoy, policy, token
 from ext_authz.cli.demo import demo
+from ext_authz.cli.revocation import quarantine, revoke
 from ext_authz.cli.serve import serve
 
 app = typer.Typer(
@@ -19,7 +20,10 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(demo)
+app.command()(quarantine)
 app.add_typer(policy.app, name="policy")
+app.add_typer(token.app, name="token")
+token.app.command()(revoke)
 app.add_typer(envoy.app, name="envoy")
 
 

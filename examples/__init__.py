@@ -1,0 +1,1 @@
+"""Tools of agent frameworks that call another agent on behalf of the user."""
