@@ -33,11 +33,15 @@ test: setup ## lint, types, all tests but the long ones, coverage floor (at most
 
 .PHONY: test-all
 test-all: setup ## the long suites too (at most 60 minutes)
-	@$(PYTEST) -m long
+	@FUZZ_INPUTS=$${FUZZ_INPUTS:-100000} $(PYTEST) -m long
 
 .PHONY: test-vectors
 test-vectors: setup ## the wire vectors; TEST_VECTORS=DIR runs those in DIR as well
 	@$(PYTEST) tests/vectors -q -rf
+
+.PHONY: fuzz
+fuzz: setup ## a million damaged delegation chains; FUZZ_INPUTS and FUZZ_SEED change a run
+	@$(PYTEST) tests/fuzz -m long
 
 .PHONY: bench
 bench: setup ## cost of a decision and throughput of the server, as a table and JSON

@@ -4,12 +4,13 @@ import dataclasses
 import json
 import platform
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import cost, throughput
+from bench import chain, cost, throughput
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
@@ -18,31 +19,38 @@ def main() -> None:
     """Measure, print, and write bench/results/latest.json."""
     console = Console(width=None if sys.stdout.isatty() else 100)
     costs = list(cost.measure())
-    table = Table("check(bytes), microseconds a call", title_justify="left", box=None)
-    for heading in ("p50", "p99", "cpu"):
-        table.add_column(heading, justify="right")
-    for row in costs:
-        table.add_row(row.name, *(f"{value:.1f}" for value in (row.p50, row.p99, row.cpu)))
-    console.print(table)
-
+    _print(console, ("check(bytes), microseconds a call", "p50", "p99", "cpu"), map(_times, costs))
+    chains = list(chain.measure())
+    headings = ("delegation chain, microseconds", "p50", "p99", "cpu", "header bytes")
+    _print(console, headings, ((*_times(row), str(row.header_bytes)) for row in chains))
     rates = list(throughput.measure())
-    table = Table(f"server under load ({throughput.load_generator()})", box=None)
-    for heading in ("checks/s", "of empty"):
-        table.add_column(heading, justify="right")
-    for rate in rates:
-        table.add_row(rate.name, f"{rate.checks_per_second:.0f}", f"{rate.ratio:.0%}")
-    console.print(table)
+    shown = ((rate.name, f"{rate.checks_per_second:.0f}", f"{rate.ratio:.0%}") for rate in rates)
+    _print(console, (f"server under load ({throughput.load_generator()})", "checks/s", "of empty"), shown)
 
     results = {
         "python": platform.python_version(),
         "machine": platform.machine(),
         "load_generator": throughput.load_generator(),
         "cost_microseconds": [dataclasses.asdict(row) for row in costs],
+        "chain_microseconds": [dataclasses.asdict(row) for row in chains],
         "throughput": [dataclasses.asdict(row) for row in rates],
     }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
     console.print(f"written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
+
+
+def _times(row: cost.Cost | chain.ChainCost) -> tuple[str, ...]:
+    return (row.name, *(f"{value:.1f}" for value in (row.p50, row.p99, row.cpu)))
+
+
+def _print(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    table = Table(headings[0], box=None)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
 
 
 if __name__ == "__main__":

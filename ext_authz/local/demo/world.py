@@ -9,15 +9,18 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from ext_authz.client import LinkSigner
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.local.ca import DevelopmentCa
 from ext_authz.local.demo.agent import running_agent
+from ext_authz.local.demo.delegation import TokenService, signer_of
 from ext_authz.local.envoy import Envoy
 from ext_authz.local.identity_provider import LocalIdentityProvider
 from ext_authz.local.processes import Child
@@ -48,6 +51,7 @@ class World:
     policies: Path
     ca: DevelopmentCa
     provider: LocalIdentityProvider
+    token_service: TokenService
     ports: dict[str, Ports]
     authorization_server: Child | None = field(default=None, repr=False)
 
@@ -55,6 +59,15 @@ class World:
     def audit_file(self) -> Path:
         """The audit records, one JSON line each."""
         return self.directory / "audit.jsonl"
+
+    @property
+    def control_store(self) -> Path:
+        """The store of revocations and quarantine."""
+        return self.directory / "control" / "control.sqlite"
+
+    def signer(self, agent: str) -> LinkSigner:
+        """Return what signs links with an agent's current SVID."""
+        return signer_of(self.provider.svid(spiffe_id(agent)))
 
     def outbound_url(self, agent: str) -> str:
         """Where `agent` calls others: its outbound sidecar, in plain HTTP."""
@@ -71,7 +84,8 @@ class World:
             *(sys.executable, "-m", "ext_authz", "serve"),
             *("--policies", str(self.policies), "--listen", address, "--audit-file", str(self.audit_file)),
         ]
-        child = await Child.start("ext-authz serve", arguments, self.directory / "serve.log", _plain_environment())
+        environment = {**_plain_environment(), "EXT_AUTHZ_CONTROL_STORE": str(self.control_store)}
+        child = await Child.start("ext-authz serve", arguments, self.directory / "serve.log", environment)
         self.authorization_server = child
         async with grpc.aio.insecure_channel(
             address, options=[("grpc.max_reconnect_backoff_ms", 50), ("grpc.initial_reconnect_backoff_ms", 50)]
@@ -149,14 +163,21 @@ async def running_world(policies: Path) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(run_directory())
         ca = DevelopmentCa.create(TRUST_DOMAIN)
+        copied = directory / "policies"
+        shutil.copytree(policies, copied)
+        token_service = TokenService(spiffe_id("delegation-sts"))
+        token_service.write_policy(copied, ca.bundle_pem)
         provider = LocalIdentityProvider(ca, map(spiffe_id, AGENTS), directory / "ids")
         await stack.enter_async_context(provider)
-        world = World(directory, policies, ca, provider, _free_ports())
+        world = World(directory, copied, ca, provider, token_service, _free_ports())
         stack.push_async_callback(world.stop_authorization_server)
         starting = asyncio.create_task(world.start_authorization_server())
         envoys = []
         for agent in AGENTS:
-            await stack.enter_async_context(running_agent(agent, world.app_socket(agent), world.outbound_url(agent)))
+            serving = running_agent(
+                agent, world.app_socket(agent), world.outbound_url(agent), partial(world.signer, agent)
+            )
+            await stack.enter_async_context(serving)
             for sidecar in world.sidecars(agent):
                 envoy = await world.start_sidecar(agent, sidecar)
                 stack.push_async_callback(envoy.stop)
