@@ -11,6 +11,7 @@ from typing import Self
 from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from ext_authz.errors import Reason, Refusal
@@ -18,6 +19,15 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 # Seconds that a certificate may start in the future: the spread of clocks that SPIRE itself allows for is 10.
 NOT_BEFORE_LEEWAY_SECONDS = 30
+# What `cryptography` raises for bytes that are no certificate, or one that nobody should have signed.
+_UNREADABLE = (
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.ExtensionNotFound,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 
 # RFC 7468 section 3, one certificate and nothing around it.
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\r?\n[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----\s*")
@@ -47,7 +57,7 @@ class PeerCertificate:
                 not_after=certificate.not_valid_after_utc.timestamp(),
                 sha256=certificate.fingerprint(SHA256()).hex(),
             )
-        except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+        except _UNREADABLE as error:
             raise Refusal(Reason.IDENTITY_INVALID, f"the certificate cannot be read: {type(error).__name__}") from None
 
     def refuse_unless_valid(self, now: float) -> None:

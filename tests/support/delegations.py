@@ -323,14 +323,14 @@ def _certificate(
     uris: Sequence[str] = (),
     ca: bool = False,
     signs_certificates: bool | None = None,
-    digital_signature: bool = True,
+    digital_signature: bool | None = None,
     not_before: float = NOW - 910,
     not_after: float = NOW + 2700,
     extensions: Sequence[x509.ExtensionType] = (),
 ) -> x509.Certificate:
     signs = ca if signs_certificates is None else signs_certificates
     usage = x509.KeyUsage(
-        digital_signature=digital_signature and not ca,
+        digital_signature=not ca if digital_signature is None else digital_signature,
         key_cert_sign=signs,
         crl_sign=signs,
         content_commitment=False,

@@ -1,7 +1,11 @@
 """The caller's certificate: what X.509-SVIDs must hold, and when they count."""
 
+import base64
+from urllib.parse import quote
+
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from support.check_requests import agent
 from unit.identity.certificates import NOT_AFTER, NOT_BEFORE, certificate, digest, encoded, pem
 
@@ -134,3 +138,10 @@ def test_times_outside_of_the_validity(words: str, now: float) -> None:
     with pytest.raises(Refusal, match=words) as refusal:
         PeerCertificate.parse(encoded(certificate())).refuse_unless_valid(now)
     assert Reason.IDENTITY_INVALID is refusal.value.reason
+
+
+def test_certificate_of_an_unknown_version() -> None:
+    """A certificate whose version nobody knows is refused like any other that cannot be read, not an error of ours."""
+    der = certificate().public_bytes(Encoding.DER).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05", 1)
+    text = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+    assert "InvalidVersion" in _detail(quote(text))

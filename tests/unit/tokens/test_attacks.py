@@ -518,7 +518,9 @@ ATTACKS: Sequence[Attack] = (
     Attack("T038", "certificate with two URI names, the other first", certified(uris=[EVIL.uri, RETRIEVER.uri])),
     Attack("T039", "certificate is a CA's", certified(ca=True)),
     Attack(
-        "T039", "certificate is a CA's without the right to sign others", certified(ca=True, signs_certificates=False)
+        "T039",
+        "certificate is a CA's without the right to sign others",
+        certified(ca=True, signs_certificates=False, digital_signature=True),
     ),
     Attack("T040", "certificate may sign others", certified(signs_certificates=True)),
     Attack("T041", "certificate without a URI name", certified(uris=[])),

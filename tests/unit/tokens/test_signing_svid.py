@@ -132,10 +132,16 @@ def test_one_spelling() -> None:
 
 
 def test_size_of_a_certificate() -> None:
-    """A certificate has at most MAX_CERTIFICATE_CHARACTERS."""
-    padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), bytes(MAX_CERTIFICATE_CHARACTERS))
+    """A certificate of MAX_CERTIFICATE_CHARACTERS is read, a longer one is refused."""
+
+    def padded(size: int) -> list[str]:
+        return encoded(leaf(extensions=[x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), bytes(size))]))
+
+    size = MAX_CERTIFICATE_CHARACTERS // 4 * 3 - len(base64.b64decode(padded(1000)[0])) + 998
+    longest = next(x5c for x5c in map(padded, [size] * 20) if len(x5c[0]) == MAX_CERTIFICATE_CHARACTERS)
+    assert verified(longest)
     with pytest.raises(SvidError, match="no certificate"):
-        verified(encoded(leaf(extensions=[padding])))
+        verified(padded(size + 10))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +154,7 @@ def test_size_of_a_certificate() -> None:
         {"uris": ["spiffe://agents.example.com"]},
         {"uris": [""]},
         {"ca": True},
-        {"ca": True, "signs_certificates": False},
+        {"ca": True, "signs_certificates": False, "digital_signature": True},
         {"signs_certificates": True},
         {"digital_signature": False},
         {"key": ec.generate_private_key(ec.SECP521R1())},

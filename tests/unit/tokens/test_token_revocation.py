@@ -98,8 +98,9 @@ def test_signer_that_chooses_its_own_time() -> None:
     renewed, key = Authority.of(w.ca).svid([RETRIEVER.uri], not_before=NOW - 100)
     old = shown_by_retriever(w.two_links())
     new = shown_by_retriever(forged(w.two_links(), with_certificates(RETRIEVER, [renewed], key)))
-    entries = Revocations(workloads={RETRIEVER: NOW - 101})
-    assert [True, False] == [is_revoked(showing, entries) for showing in (old, new)]
+    assert is_revoked(old, Revocations(workloads={RETRIEVER: NOW - 101}))
+    marks = (NOW - 101, NOW - 100)
+    assert [False, True] == [is_revoked(new, Revocations(workloads={RETRIEVER: mark})) for mark in marks]
 
 
 def test_registered_key_of_a_revoked_issuer() -> None:
