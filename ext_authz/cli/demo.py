@@ -89,7 +89,8 @@ def _print_rows(console: Console, rows: Sequence[Any], *, as_json: bool) -> None
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
     for heading in ("call", "caller", "target", "action", "expected", "got", "reason"):
-        table.add_column(heading, overflow="fold")
+        # A reason code stays whole on a narrow terminal: it is what one looks up.
+        table.add_column(heading, overflow="fold", no_wrap=heading == "reason")
     table.add_column("ms", justify="right")
     for row in rows:
         call, style = row.call, "green" if row.is_expected else "bold red"
