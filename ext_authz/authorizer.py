@@ -78,15 +78,11 @@ class Authorizer:
         """Answer like `check`, and run the effects of a would-be allow before it is answered and recorded."""
         try:
             decision = self._decide(data, remaining_seconds, peer)
+            if decision.meaning.outcome is Outcome.ALLOW:
+                decision = await self._apply_or_record(decision, remaining_seconds)
+            return self._conclude(decision)
         except Exception as error:  # noqa: BLE001  rule 1
             return _answer_without_decision(error)
-        if decision.meaning.outcome is Outcome.ALLOW:
-            try:
-                decision = await self._apply(decision, remaining_seconds)
-            except asyncio.CancelledError:
-                self._conclude(decision.overruled(Reason.DEADLINE, "the caller gave up"))
-                raise
-        return self._conclude(decision)
 
     def _decide(self, data: bytes, remaining_seconds: float | None, peer: SpiffeId | None) -> Decision:
         deadline_ns = None if remaining_seconds is None else time.perf_counter_ns() + int(remaining_seconds * 1e9)
@@ -99,6 +95,14 @@ class Authorizer:
         except Exception as error:  # noqa: BLE001  rule 1
             return refuse(salvage_attributes(data), snapshot, call, error)
         return decide(attributes, snapshot, call)
+
+    async def _apply_or_record(self, decision: Decision, remaining_seconds: float | None) -> Decision:
+        """Run the effects; a caller that gives up meanwhile leaves a record all the same."""
+        try:
+            return await self._apply(decision, remaining_seconds)
+        except asyncio.CancelledError:
+            self._conclude(decision.overruled(Reason.DEADLINE, "the caller gave up"))
+            raise
 
     async def _apply(self, decision: Decision, remaining_seconds: float | None) -> Decision:
         try:

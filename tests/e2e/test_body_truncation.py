@@ -1,7 +1,8 @@
 """Envoy's own body limit is soft over HTTP/2: bodies between 65,536 and 81,920 bytes can reach us cut in the middle.
 
-These tests run a sidecar without the buffer filter, as meshes configure it that cannot add one. The server must refuse
-what it cannot see whole. A sentinel in the tail of the body would be what a caller hides there.
+These tests run a sidecar without the buffer filter, as meshes configure it that cannot add one: whoever refuses, nothing
+that is too long may pass. This client's frames make Envoy itself answer 413; that the server refuses what reaches it cut is
+shown by tests/unit/attributes and the wire vectors. An instruction in the tail is what a caller would hide there.
 """
 
 import ssl

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ext_authz.local.demo.calls import CALLS, PLANNER, RETRIEVAL, Answer, Ask, Call, make_call, through
+from ext_authz.local.demo.calls import CALLS, PLANNER, RETRIEVAL, Ask, Call, make_call, through
 from ext_authz.local.demo.world import World, spiffe_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -46,7 +46,7 @@ async def test_allow_is_recorded_under_the_id_that_the_agent_saw(world: World) -
 
     assert spiffe_id(PLANNER).uri == answer["subject"] == record["agent.caller"]
     assert spiffe_id(RETRIEVAL).uri == record["agent.target"]
-    assert record["ext_authz.action"] if "ext_authz.action" in record else record["agent.action"] == "search"
+    assert record["agent.action"] == "search"
 
 
 async def test_denial_names_its_decision(world: World) -> None:
@@ -87,8 +87,8 @@ async def test_no_secret_bundle_was_rejected(world: World) -> None:
             admin = httpx.AsyncHTTPTransport(uds=str(world.directory / f"{agent}-{role}.adm"))
             async with httpx.AsyncClient(transport=admin, base_url="http://admin") as client:
                 stats = (await client.get("/stats", params={"filter": "update_rejected"})).text
-            rejected = [line for line in stats.splitlines() if not line.endswith(": 0")]
-            assert rejected == []
+            assert stats, "no such statistic: the sidecar takes nothing from SDS"
+            assert [] == [line for line in stats.splitlines() if not line.endswith(": 0")]
 
 
 async def test_burst_is_decided_one_by_one(world: World) -> None:
@@ -97,6 +97,6 @@ async def test_burst_is_decided_one_by_one(world: World) -> None:
     await asyncio.sleep(0.3)
     ids = {answer.json()["decision_id"] for answer in answers}
 
-    assert Answer(200, "allowed") == Answer(answers[0].status_code, "allowed")
+    assert {200} == {answer.status_code for answer in answers}
     assert len(ids) == 40
     assert ids <= _records(world.audit_file).keys()
