@@ -24,7 +24,7 @@ from ext_authz.client.minting import Narrowing, attenuate
 from ext_authz.client.signing import LinkSigner
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.chain import DelegationTrust, LinkCache, Presentation, verify_chain
-from ext_authz.tokens.keys import TrustedKeys
+from ext_authz.tokens.keys import KeySet, TrustedKeys
 from ext_authz.tokens.signature import VerificationKey
 
 COLD_CALLS = 300
@@ -81,7 +81,9 @@ def _with_key_ids(w: World) -> dict[SpiffeId, LinkSigner]:
 
 def _trust(w: World, signers: Mapping[SpiffeId, LinkSigner]) -> DelegationTrust:
     keys = {
-        agent: {"delegation-1": VerificationKey.register(w.private_keys[agent].public_key(), signers[agent].algorithm)}
+        agent: KeySet(
+            {"delegation-1": VerificationKey.register(w.private_keys[agent].public_key(), signers[agent].algorithm)}
+        )
         for agent in AGENTS
     }
     trust = w.trust()

@@ -20,7 +20,7 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.chain import Delegation
 from ext_authz.tokens.claims import ClaimError, Claims
 from ext_authz.tokens.jws import MAX_CHAIN_BYTES, UnverifiedLink, decode_link, split_chain
-from ext_authz.tokens.keys import KeysById, TrustedKeys, parse_jwks
+from ext_authz.tokens.keys import KeySet, TrustedKeys, parse_jwks
 
 STANDARD_INPUT = "-"
 
@@ -69,10 +69,10 @@ def read_certificate(path: Path | None) -> Certificate | None:
 
 def read_keys(key_sets: Sequence[str], bundles: Sequence[str]) -> TrustedKeys:
     """Return the keys that `ID=FILE` and the bundles that `DOMAIN=FILE` name."""
-    by_issuer: dict[SpiffeId, KeysById] = {}
+    by_issuer: dict[SpiffeId, KeySet] = {}
     for name, path in _pairs("--keys", key_sets):
         issuer = read_flag("--keys", SpiffeId.parse_workload, name)
-        by_issuer[issuer] = _in_file(path, parse_jwks)
+        by_issuer[issuer] = KeySet(_in_file(path, parse_jwks))
     return TrustedKeys(
         by_issuer, {name: _in_file(path, load_certificates) for name, path in _pairs("--bundle", bundles)}
     )

@@ -21,7 +21,7 @@ from ext_authz.identity.names import Names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Finding, Screen
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.constraints import satisfied
+from ext_authz.policy.constraints import Facts, satisfied
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Rule
 from ext_authz.tokens.chain import Delegation
@@ -93,7 +93,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
             raise Refusal(reason)
         delegation = _verify_delegation(attributes, identity, snapshot, call.now)
         split("tokens")
-        rule = satisfied(grants, action.scope, delegation).rule
+        rule = satisfied(grants, Facts(request, action.scope, delegation)).rule
         split("constraints")
         findings = scan_request(snapshot.screen, attributes, action)
         split("injection")

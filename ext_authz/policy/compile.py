@@ -1,7 +1,7 @@
 """Policy documents to what the decision uses: once at load, with every problem at once."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
+from ext_authz.tokens.keys import KeySet, KeySource
 
 GROUP_SIGN = "@"
 # Stands in for a trust domain that is missing or wrong, so that the rest of the policy can be checked too (RFC 2606).
@@ -31,6 +32,15 @@ class Policy:
     matrix: Matrix
     delegation: DelegationPolicy | None  # None: no chain can be verified
     digest: str  # SHA-256 of the files, hexadecimal
+
+    @property
+    def key_sources(self) -> frozenset[KeySource]:
+        """The addresses that keys are fetched from."""
+        return frozenset(self.delegation.sources.values() if self.delegation else ())
+
+    def with_keys(self, found: Mapping[KeySource, KeySet]) -> "Policy":
+        """Return this policy with the keys that its addresses hold now."""
+        return replace(self, delegation=self.delegation.with_keys(found)) if self.delegation else self
 
     @property
     def grant_count(self) -> int:

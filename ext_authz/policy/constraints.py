@@ -5,24 +5,38 @@
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from ext_authz.errors import Reason, Refusal
+from ext_authz.policy.request import AuthorizationRequest
 from ext_authz.policy.verdict import Grant
 from ext_authz.tokens.chain import Delegation
 
 
-def satisfied(grants: Sequence[Grant], scope: str, delegation: Delegation | None) -> Grant:
-    """Return the first grant that the delegation satisfies. `scope` is the action's own. Raises Refusal."""
+class Facts(NamedTuple):
+    """The verified facts that constraints look at."""
+
+    request: AuthorizationRequest
+    scope: str  # the action's own
+    delegation: Delegation | None
+
+
+def satisfied(grants: Sequence[Grant], facts: Facts) -> Grant:
+    """Return the first grant that the facts satisfy. Raises Refusal."""
     reasons = []
     for grant in grants:
-        reason = _unmet(grant, scope, delegation)
+        reason = _unmet(grant, facts)
         if reason is None:
             return grant
         reasons.append(reason)
     raise Refusal(reasons[0])
 
 
-def _unmet(grant: Grant, scope: str, delegation: Delegation | None) -> Reason | None:
+def _unmet(grant: Grant, facts: Facts) -> Reason | None:
+    return _unmet_by_delegation(grant, facts.scope, facts.delegation)
+
+
+def _unmet_by_delegation(grant: Grant, scope: str, delegation: Delegation | None) -> Reason | None:
     if delegation is None:
         return Reason.TOKEN_MISSING if grant.delegation == "required" else None
     if grant.delegation == "forbidden":

@@ -88,6 +88,8 @@ class _Signer(NamedTuple):
     """Whose key made a signature."""
 
     key: VerificationKey
+    holds_from: float  # the span in which what vouches for the key does, in seconds since 1970
+    holds_until: float
     key_id: str | None = None
     svid: SigningSvid | None = None
 
@@ -104,7 +106,7 @@ class _Link(NamedTuple):
     targets: frozenset[str]
     workloads: tuple[SpiffeId, ...]  # all that acted or signed
     not_before: int  # seconds since 1970; the later of `iat` and `nbf`
-    holds_from: float  # the span in which the certificates behind the signature are valid
+    holds_from: float  # the span in which the certificates or the key set behind the signature count
     holds_until: float
 
 
@@ -196,23 +198,24 @@ def _verify_link(link: UnverifiedLink, index: int, presentation: Presentation, k
         targets=frozenset(target.uri for target in claims.allowed_targets),
         workloads=tuple({claims.issuer, claims.holder, *(claims.origin.actors if claims.origin else ())}),
         not_before=max(claims.issued_at, claims.not_before or 0),
-        holds_from=signer.svid.path_not_before if signer.svid else -math.inf,
-        holds_until=signer.svid.path_not_after if signer.svid else math.inf,
+        holds_from=signer.holds_from,
+        holds_until=signer.holds_until,
     )
 
 
 def _signer(name: str, reference: Any, issuer: SpiffeId, presentation: Presentation, keys: TrustedKeys) -> _Signer:
     """Find the key that a link refers to, among those of its issuer. Raises SvidError."""
     if name == _KEY_ID:
-        key = keys.find(issuer, reference) if isinstance(reference, str) else None
+        registered = keys.of(issuer, presentation.now)
+        key = registered.keys.get(reference) if isinstance(reference, str) else None
         if key is None:
             raise SvidError("it is not registered for the issuer")
-        return _Signer(key, key_id=reference)
+        return _Signer(key, -math.inf, registered.usable_until, key_id=reference)
     if name == _CERTIFICATES:
         svid = SigningSvid.verify(reference, issuer, keys.bundles, presentation.now)
     else:
         svid = _presented_svid(reference, issuer, presentation)
-    return _Signer(svid.key, svid=svid)
+    return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid)
 
 
 def _presented_svid(thumbprint: Any, issuer: SpiffeId, presentation: Presentation) -> SigningSvid:

@@ -1,8 +1,8 @@
 """The Delegation document to the verifier that decisions use: once at load, with every problem at once."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -15,7 +15,7 @@ from ext_authz.identity.names import Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.tokens.chain import DelegationTrust, RootLimit
 from ext_authz.tokens.claims import MAX_TTL_SECONDS
-from ext_authz.tokens.keys import JwksError, KeysById, TrustedKeys, parse_jwks
+from ext_authz.tokens.keys import NO_KEYS, JwksError, KeySet, KeySource, TrustedKeys, parse_jwks
 from ext_authz.tokens.verifier import ChainVerifier
 
 # Bytes of a JWK set or bundle file.
@@ -30,6 +30,14 @@ class DelegationPolicy:
     verifier: ChainVerifier
     required: bool  # unless a cell says otherwise
     digest: str  # SHA-256 over the key files, hexadecimal
+    sources: Mapping[SpiffeId, KeySource] = field(default_factory=dict)  # issuers whose keys stand at an address
+
+    def with_keys(self, found: Mapping[KeySource, KeySet]) -> "DelegationPolicy":
+        """Return this policy with the keys that addresses hold now; one that is not among them has none."""
+        if not self.sources:
+            return self
+        fetched = {issuer: found.get(source, NO_KEYS) for issuer, source in self.sources.items()}
+        return replace(self, verifier=self.verifier.with_keys(fetched))
 
 
 def compile_delegation(documents: PolicyDocuments, names: Names, problems: list[str]) -> DelegationPolicy | None:
@@ -91,7 +99,7 @@ class _Compiler:
             self._problems.append(f"{here}: {quoted(text)} is longer than any chain may live: at most 1h")
         return seconds
 
-    def _keys(self) -> Iterator[tuple[SpiffeId, KeysById]]:
+    def _keys(self) -> Iterator[tuple[SpiffeId, KeySet]]:
         files = self._source.model.keys
         issuers = self._resolved(files, [self._source.locate_key("keys", name) for name in files])
         for name, file in files.items():
@@ -100,7 +108,7 @@ class _Compiler:
             if data is None or name not in issuers:
                 continue
             try:
-                yield issuers[name], parse_jwks(data)
+                yield issuers[name], KeySet(parse_jwks(data))
             except JwksError as error:
                 self._problems.append(f"{here}: {quoted(file)}: {error}")
 

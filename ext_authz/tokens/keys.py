@@ -5,12 +5,14 @@
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from ext_authz.errors import Reason, Undecided
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.jws import decode_base64url
 from ext_authz.tokens.signature import KeyTypeError, VerificationKey
@@ -27,16 +29,39 @@ class JwksError(ValueError):
     """The text is no JWK set that can be used."""
 
 
+class KeySource(NamedTuple):
+    """An address that keys are fetched from, in the background."""
+
+    url: str
+    is_issuer: bool = False  # the URL of an OpenID provider, whose metadata names the address of its JWK set
+
+
+class KeySet(NamedTuple):
+    """The keys of one issuer, and until when they count, in seconds since 1970."""
+
+    keys: KeysById
+    usable_until: float = math.inf
+    digest: str = ""  # of the text that they were read from; two sets of one digest hold the same keys
+
+
+# What is known of a source before it answered.
+NO_KEYS = KeySet({}, usable_until=-math.inf)
+_UNREGISTERED = KeySet({})
+
+
 @dataclass(frozen=True, slots=True)
 class TrustedKeys:
     """A snapshot of all keys; replaced as a whole when any of them changes."""
 
-    by_issuer: Mapping[SpiffeId, KeysById] = field(default_factory=dict)
+    by_issuer: Mapping[SpiffeId, KeySet] = field(default_factory=dict)
     bundles: Bundles = field(default_factory=dict)
 
-    def find(self, issuer: SpiffeId, key_id: str) -> VerificationKey | None:
-        """Return the key that `issuer` registered under `key_id`."""
-        return self.by_issuer.get(issuer, {}).get(key_id)
+    def of(self, issuer: SpiffeId, now: float) -> KeySet:
+        """Return the keys that `issuer` registered. Raises Undecided when they came from an address that fell silent."""
+        found = self.by_issuer.get(issuer, _UNREGISTERED)
+        if now > found.usable_until:
+            raise Undecided(Reason.KEYS_UNAVAILABLE, "the keys of an issuer of the chain could not be fetched")
+        return found
 
 
 def parse_jwks(text: str | bytes) -> KeysById:

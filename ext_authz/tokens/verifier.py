@@ -1,5 +1,6 @@
 """The tokens stage of a decision: a header and a connection to the authority of a chain."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import unquote_to_bytes
 
@@ -7,8 +8,10 @@ from cryptography import x509
 
 from ext_authz.attributes.request import DELEGATION_TOKEN, Attributes
 from ext_authz.identity.identify import MAX_REMEMBERED, MAX_REMEMBERED_CHARACTERS, Identity
+from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.memo import Memo
 from ext_authz.tokens.chain import Delegation, DelegationTrust, LinkCache, Presentation, verify_chain
+from ext_authz.tokens.keys import KeySet, TrustedKeys
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 
 
@@ -27,6 +30,16 @@ class ChainVerifier:
         repr=False,
         compare=False,
     )
+
+    def with_keys(self, fetched: Mapping[SpiffeId, KeySet]) -> "ChainVerifier":
+        """Return a verifier with other keys for some issuers; what is remembered stays when no key differs."""
+        old = self.trust.keys
+        keys = TrustedKeys({**old.by_issuer, **fetched}, old.bundles)
+        is_same = all(
+            issuer in old.by_issuer and old.by_issuer[issuer].digest == new.digest for issuer, new in fetched.items()
+        )
+        cache = self._cache if is_same else LinkCache()
+        return ChainVerifier(replace(self.trust, keys=keys), cache, self._certificate)
 
     def verify(
         self, attributes: Attributes, identity: Identity, now: float, revocations: Revocations = NO_REVOCATIONS

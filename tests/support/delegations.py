@@ -26,7 +26,7 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.local.ca import DevelopmentCa
 from ext_authz.tokens.chain import Delegation, DelegationTrust, LinkCache, Presentation, verify_chain
 from ext_authz.tokens.jws import decode_base64url, encode_base64url
-from ext_authz.tokens.keys import TrustedKeys
+from ext_authz.tokens.keys import KeySet, TrustedKeys
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 from ext_authz.tokens.signature import VerificationKey
 
@@ -125,7 +125,8 @@ class World:
         by_issuer: dict[SpiffeId, dict[str, VerificationKey]] = {}
         for issuer, key_id, key, algorithm in registered:
             by_issuer.setdefault(issuer, {})[key_id] = VerificationKey.register(key.public_key(), algorithm)
-        return TrustedKeys(by_issuer, {TRUST_DOMAIN: self.ca.bundle, PARTNER_DOMAIN: self.partner_ca.bundle})
+        key_sets = {issuer: KeySet(keys) for issuer, keys in by_issuer.items()}
+        return TrustedKeys(key_sets, {TRUST_DOMAIN: self.ca.bundle, PARTNER_DOMAIN: self.partner_ca.bundle})
 
     def trust(self, revocations: Revocations = NO_REVOCATIONS) -> DelegationTrust:
         """Return what the server is configured with."""

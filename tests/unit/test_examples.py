@@ -16,7 +16,7 @@ from ext_authz.client import DELEGATION_TOKEN, LinkSigner, Root, SvidFiles, mint
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.local.ca import DevelopmentCa
 from ext_authz.tokens.chain import Delegation, DelegationTrust, Presentation, verify_chain
-from ext_authz.tokens.keys import TrustedKeys
+from ext_authz.tokens.keys import KeySet, TrustedKeys
 from ext_authz.tokens.signature import VerificationKey
 
 STS = SpiffeId.parse_workload("spiffe://agents.example.com/delegation-sts")
@@ -25,7 +25,8 @@ STS_KEY = ed25519.Ed25519PrivateKey.generate()
 CA = DevelopmentCa.create("agents.example.com")
 TRUST = DelegationTrust(
     TrustedKeys(
-        {STS: {"sts-1": VerificationKey.register(STS_KEY.public_key(), "Ed25519")}}, {CA.trust_domain: CA.bundle}
+        {STS: KeySet({"sts-1": VerificationKey.register(STS_KEY.public_key(), "Ed25519")})},
+        {CA.trust_domain: CA.bundle},
     ),
     root_issuers=frozenset({STS}),
     minters=frozenset({STS}),

@@ -22,7 +22,7 @@ from ext_authz.errors import Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens import chain, jws
 from ext_authz.tokens.chain import Delegation, DelegationTrust, LinkCache, Presentation, verify_chain
-from ext_authz.tokens.keys import TrustedKeys, parse_jwks
+from ext_authz.tokens.keys import KeySet, TrustedKeys, parse_jwks
 from ext_authz.tokens.revocation import Revocations
 
 DATA = Path(__file__).with_name("data")
@@ -85,7 +85,10 @@ class Vector:
         """What the server is configured with."""
         context = self.context
         keys = TrustedKeys(
-            {SpiffeId.parse_workload(issuer): parse_jwks(json.dumps(jwks)) for issuer, jwks in context["jwks"].items()},
+            {
+                SpiffeId.parse_workload(issuer): KeySet(parse_jwks(json.dumps(jwks)))
+                for issuer, jwks in context["jwks"].items()
+            },
             {name: x509.load_pem_x509_certificates(pem.encode()) for name, pem in context["bundles_pem"].items()},
         )
         return DelegationTrust(

@@ -57,7 +57,7 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.chain import Delegation, verify_chain
 from ext_authz.tokens.claims import MAX_DEPTH
 from ext_authz.tokens.jws import MAX_CHAIN_BYTES, encode_base64url
-from ext_authz.tokens.keys import TrustedKeys, parse_jwks
+from ext_authz.tokens.keys import KeySet, TrustedKeys, parse_jwks
 
 
 def refused(
@@ -281,7 +281,7 @@ KEYS: list[tuple[str, Any]] = [
 
 def verified_with(jwk: dict[str, str], chain: str) -> Delegation:
     """Verify a root with nothing but one public key of the token service."""
-    keys = TrustedKeys({STS: parse_jwks(json.dumps({"keys": [jwk]}))})
+    keys = TrustedKeys({STS: KeySet(parse_jwks(json.dumps({"keys": [jwk]})))})
     return verify_chain(chain, Showing(chain).presentation, replace(world().trust(), keys=keys))
 
 

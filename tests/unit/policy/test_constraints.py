@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from ext_authz.documents.models import DelegationMode
 from ext_authz.errors import Reason, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
-from ext_authz.policy.constraints import satisfied
+from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.chain import Delegation
 
 AGENT = SpiffeId.parse_workload("spiffe://agents.example.com/planner")
 ISSUER = SpiffeId.parse_workload("spiffe://agents.example.com/sts")
+REQUEST = AuthorizationRequest(AGENT, "read", ISSUER, Context(0))
 MISSING, FORBIDDEN = Reason.TOKEN_MISSING, Reason.TOKEN_FORBIDDEN
 SCOPE, HOPS = Reason.TOKEN_SCOPE, Reason.HOPS_EXCEEDED
 
@@ -44,7 +46,7 @@ def delegation(*scopes: str, hops: int = 1) -> Delegation:
 def outcome(grants: Sequence[Grant], given: Delegation | None, scope: str = "read") -> str:
     """Return the place of the grant that is satisfied, else the reason."""
     try:
-        return satisfied(grants, scope, given).rule.where
+        return satisfied(grants, Facts(REQUEST, scope, given)).rule.where
     except Refusal as refusal:
         return refusal.reason
 

@@ -102,8 +102,8 @@ def test_names_are_those_of_the_matrix(tmp_path: Path) -> None:
     assert {sts, workload("platform/sts"), partner} == trust.root_issuers
     assert {sts} == trust.minters
     assert {workload("mailer"), sts} == trust.keys.by_issuer.keys()
-    assert {"a", "b"} == trust.keys.by_issuer[sts].keys()
-    assert trust.keys.find(workload("platform/sts"), "a") is None
+    assert {"a", "b"} == trust.keys.by_issuer[sts].keys.keys()
+    assert {} == trust.keys.of(workload("platform/sts"), 0).keys
 
 
 def test_root_limits(tmp_path: Path) -> None:

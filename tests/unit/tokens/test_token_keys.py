@@ -136,7 +136,7 @@ def test_one_name_for_two_keys() -> None:
 def test_key_speaks_for_its_issuer_only() -> None:
     """A key is found under its issuer and its name, nowhere else."""
     keys = world().keys
-    assert keys.find(STS, "sts-1") is not None
-    assert keys.find(PLANNER, "sts-1") is None
-    assert keys.find(STS, "planner-1") is None
-    assert keys.find(STS, "") is None
+    assert "sts-1" in keys.of(STS, 0).keys
+    assert "sts-1" not in keys.of(PLANNER, 0).keys
+    assert "planner-1" not in keys.of(STS, 0).keys
+    assert "" not in keys.of(STS, 0).keys
