@@ -66,7 +66,7 @@ THIRD_PARTY = {
     "uvicorn": {"local.demo"},
     "uvloop": {"cli"},
     "watchfiles": {"server"},
-    "yaml": {"documents", "render"},
+    "yaml": {"documents", "render", "policy.export"},
 }
 
 
