@@ -8,6 +8,7 @@ import typer
 
 from ext_authz.cli import envoy, policy, token
 from ext_authz.cli.demo import demo
+from ext_authz.cli.learn import learn
 from ext_authz.cli.revocation import quarantine, revoke
 from ext_authz.cli.serve import serve
 
@@ -21,6 +22,7 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.command()(quarantine)
+app.command()(learn)
 app.add_typer(policy.app, name="policy")
 app.add_typer(token.app, name="token")
 token.app.command()(revoke)

@@ -41,6 +41,7 @@ BESIDE = {
     # The demo renders the sidecars that it starts, lets its agents delegate, and revokes what it delegated.
     "local": {"errors", "settings", "pb", "identity", "tokens", "stores", "client", "render"},
     "render": {"errors", "settings", "pb", "identity"},
+    "learning": {"errors", "documents", "attributes", "identity", "action", "policy"},
 }
 
 # Where a package that is not of the standard library may be imported: a layer, or one module of it.
