@@ -40,8 +40,8 @@ test-vectors: setup ## the wire vectors; TEST_VECTORS=DIR runs those in DIR as w
 	@$(PYTEST) tests/vectors -q -rf
 
 .PHONY: fuzz
-fuzz: setup ## a million damaged delegation chains; FUZZ_INPUTS and FUZZ_SEED change a run
-	@$(PYTEST) tests/fuzz -m long
+fuzz: setup ## a million damaged delegation chains, and Rego against the engine; FUZZ_INPUTS and FUZZ_SEED change a run
+	@$(PYTEST) tests/fuzz tests/properties -m long
 
 .PHONY: bench
 bench: setup ## cost of a decision and throughput of the server, as a table and JSON

@@ -125,8 +125,17 @@ def _too_much(problem: Any, _: type[BaseModel]) -> str:
 
 
 def _not_one_of(problem: Any, _: type[BaseModel]) -> str:
+    if problem["loc"] == ("version",):
+        return _other_version(problem["input"])
     expected = problem["ctx"]["expected"].replace("'", "`")
     return f"expected {expected}, got {_shown(problem['input'])}"
+
+
+def _other_version(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return f"expected a whole number without quotes, got {_shown(value)}: this release reads version 1"
+    whose = "a later release reads" if value > 1 else "no release reads"
+    return f"{whose} version {_shown(value)}: this one reads version 1"
 
 
 def _too_short(problem: Any, _: type[BaseModel]) -> str:

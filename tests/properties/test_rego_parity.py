@@ -1,12 +1,14 @@
 """The exported Rego, the engine and a slow obvious evaluator agree on every verdict."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from regopy import Interpreter
@@ -135,10 +137,8 @@ def unmet(cell: Document, action: str, shown: Shown) -> str | None:
     return "hops_exceeded" if shown[1] > cell.get("max_hops", 99) else None
 
 
-@settings(max_examples=160, deadline=None)
-@given(st.lists(matrices, min_size=1, max_size=2), st.lists(chains, min_size=2, max_size=2))
-def test_three_evaluators_agree(documents: list[Document], shown: list[Shown]) -> None:
-    """On 36 questions to each of 160 policies, reasons agree three ways and rules between engine and Rego."""
+def check_agreement(documents: list[Document], shown: list[Shown]) -> None:
+    """Compare the three on every call with each of these chains."""
     policy = compiled(documents)
     module = Interpreter()
     module.add_module("policy", to_rego(policy).text)
@@ -146,3 +146,23 @@ def test_three_evaluators_agree(documents: list[Document], shown: list[Shown]) -
         answer = by_engine(policy, call, chain)
         assert answer == by_rego(module, call, chain)
         assert answer[0] == by_reading(documents, call, chain)
+
+
+policies = st.lists(matrices, min_size=1, max_size=2)
+two_chains = st.lists(chains, min_size=2, max_size=2)
+
+
+@settings(max_examples=160, deadline=None)
+@given(policies, two_chains)
+def test_three_evaluators_agree(documents: list[Document], shown: list[Shown]) -> None:
+    """On 36 questions to each of 160 policies, reasons agree three ways and rules between engine and Rego."""
+    check_agreement(documents, shown)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@settings(max_examples=int(os.environ.get("FUZZ_INPUTS", "100000")) // 360, deadline=None)
+@given(policies, two_chains)
+def test_three_evaluators_agree_for_long(documents: list[Document], shown: list[Shown]) -> None:
+    """The same on a tenth of FUZZ_INPUTS questions."""
+    check_agreement(documents, shown)
