@@ -116,7 +116,8 @@ class Delegation(Model):
     required: bool = True  # unless a cell says otherwise
     max_ttl: Duration = "30m"
     max_depth: Annotated[int, Field(ge=0, le=5)] = 5
-    keys: dict[Name, str] = {}  # issuer -> JWK set, a file beside the documents
+    keys: dict[Name, str] = {}  # issuer -> JWK set, a file beside the documents or an https:// address
+    max_stale: Duration = "1h"  # how long keys from an address count after it was last heard of
     bundles: dict[str, str] = {}  # trust domain -> PEM certificates, a file beside the documents or an absolute path
 
 

@@ -43,7 +43,7 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("root_issuers", _ANY): "a name, or a mapping with `id`",
     ("root_issuers", _ANY, "scopes"): "a list of scopes",
     ("minters",): "a list of names",
-    ("keys",): "a mapping from issuers to files with their JWK sets",
+    ("keys",): "a mapping from issuers to files or addresses of their JWK sets",
     ("bundles",): "a mapping from trust domains to PEM files",
 }
 # fmt: on

@@ -10,6 +10,7 @@ from watchfiles import awatch
 from ext_authz.authorizer import Authorizer
 from ext_authz.errors import PolicyError
 from ext_authz.policy.compile import Policy, load
+from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.server.memory import settle_memory
 
 # Milliseconds that a burst of file changes may last before it is read: editors and ConfigMap swaps touch several files.
@@ -21,9 +22,10 @@ _LOG = logging.getLogger(__name__)
 class PolicyReloader:
     """Loads the policy directory off the event loop and swaps it in whole."""
 
-    def __init__(self, directory: Path, authorizer: Authorizer) -> None:
+    def __init__(self, directory: Path, authorizer: Authorizer, keys: KeyFetcher) -> None:
         self._directory = directory
         self._authorizer = authorizer
+        self._keys = keys
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> bool:
@@ -52,6 +54,7 @@ class PolicyReloader:
         if policy.digest == active.policy.digest:
             _LOG.info("policy unchanged, digest %s", policy.digest[:12])
             return
-        self._authorizer.snapshot = replace(active, policy=policy)
+        found = self._keys.follow(policy.key_sources)  # what was fetched for the old policy counts in the new one
+        self._authorizer.snapshot = replace(active, policy=policy.with_keys(found))
         settle_memory()
         _LOG.info("policy reloaded: %d grants, digest %s", policy.grant_count, policy.digest[:12])

@@ -22,6 +22,8 @@ from ext_authz.identity.xfcc import XfccMode
 from ext_authz.injection import load_default_screen
 from ext_authz.policy.compile import load
 from ext_authz.server.controls import following_store
+from ext_authz.server.key_fetcher import KeyFetcher
+from ext_authz.server.keys import following_keys
 from ext_authz.server.listener import listening
 from ext_authz.server.memory import settle_memory
 from ext_authz.server.reload import PolicyReloader
@@ -53,21 +55,24 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda _: N
     recorder = AuditWriter(_sinks(settings), settings.audit_max_waiting)
     try:
         authorizer = Authorizer(snapshot, recorder, max_body_bytes=settings.max_body_bytes)
-        async with following_store(settings.control_store, settings.max_control_age_seconds, authorizer):
+        async with (
+            following_store(settings.control_store, settings.max_control_age_seconds, authorizer),
+            following_keys(authorizer) as keys,
+        ):
             settle_memory()
-            await _serve(settings, authorizer, started)
+            await _serve(settings, authorizer, keys, started)
     finally:
         await asyncio.to_thread(recorder.close, AUDIT_CLOSE_SECONDS)
     _LOG.info("stopped")
 
 
-async def _serve(settings: Settings, authorizer: Authorizer, started: Callable[[str], None]) -> None:
+async def _serve(settings: Settings, authorizer: Authorizer, keys: KeyFetcher, started: Callable[[str], None]) -> None:
     server = grpc_server(settings)
     server.add_generic_rpc_handlers(
         (authorization_handler(authorizer, authenticates_peers=settings.tls_client_ca is not None),)
     )
     health_servicer = await _add_health(server)
-    reloader = PolicyReloader(settings.policies, authorizer)
+    reloader = PolicyReloader(settings.policies, authorizer, keys)
     stopping = _stop_on_signals()
     with listening(server, settings) as address:
         await server.start()

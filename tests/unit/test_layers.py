@@ -55,7 +55,7 @@ THIRD_PARTY = {
     "grpc": {"server", "local"},
     "grpc_health": {"server", "local"},
     "grpc_reflection": {"server"},
-    "httpx": {"client", "local"},
+    "httpx": {"client", "local", "server"},
     "hyperscan": {"injection"},
     "jose": {"tokens", "client", "local"},
     "opentelemetry": {"audit"},

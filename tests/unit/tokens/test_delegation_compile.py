@@ -14,8 +14,9 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy, load
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.tokens.chain import DelegationTrust, RootLimit
-from ext_authz.tokens.compile import MAX_KEY_FILE_BYTES
+from ext_authz.tokens.compile_keys import MAX_KEY_FILE_BYTES
 from ext_authz.tokens.jws import encode_base64url
+from ext_authz.tokens.keys import NO_KEYS, KeySet, KeySource
 
 HEAD = f"kind: PermissionMatrix\ntrust_domain: {TRUST_DOMAIN}\nid_path: ns/agents/sa/{{name}}\n"
 NO_SPIFFE_ID = "not a SPIFFE ID: expected spiffe://trust-domain/path in canonical form"
@@ -149,6 +150,32 @@ def test_digest_covers_the_key_files(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_keys_at_an_address(tmp_path: Path) -> None:
+    """What has `://` is an address: its issuer has no keys until they were fetched, and the others are not touched."""
+    policy = policy_of(
+        tmp_path,
+        "root_issuers: [sts]\nmax_stale: 90m\nkeys: {sts: 'https://sts.example.com/jwks', mailer: keys.json}\n",
+        {"keys.json": key_set("a")},
+    )
+    assert policy.delegation is not None
+    sts, source = workload("ns/agents/sa/sts"), KeySource("https://sts.example.com/jwks", max_stale_seconds=5400)
+    assert {sts: source} == policy.delegation.sources
+    assert frozenset({source}) == policy.key_sources
+    assert NO_KEYS == policy.delegation.verifier.trust.keys.by_issuer[sts]
+    fetched = KeySet({}, usable_until=7, digest="d")
+    delegation = policy.with_keys({source: fetched}).delegation
+    assert delegation is not None
+    assert fetched == delegation.verifier.trust.keys.by_issuer[sts]
+    assert {"a"} == delegation.verifier.trust.keys.by_issuer[workload("ns/agents/sa/mailer")].keys.keys()
+
+
+def test_keys_at_an_address_count_an_hour_without_news(tmp_path: Path) -> None:
+    """The usual `max_stale`."""
+    document = "root_issuers: [sts]\nkeys: {sts: 'http://127.0.0.1:8080/jwks'}\n"
+    [source] = policy_of(tmp_path, document).key_sources
+    assert 3600 == source.max_stale_seconds
+
+
 @pytest.mark.parametrize(
     ("document", "cell", "mode"),
     [
@@ -216,6 +243,26 @@ PROBLEMS: dict[str, tuple[str, Mapping[str, str | bytes], list[str]]] = {
             f"delegation.yaml:4:21: `spiffe://{TRUST_DOMAIN}/ns/agents/sa…` names a workload that stands here already",
         ],
     ),
+    "no address": (
+        f"{ROOT}keys: {{sts: 'http://sts.example.com/jwks', mailer: 'https://user:secret@x.test/', a: 'spiffe://{TRUST_DOMAIN}/sts', b: '://'}}\n",
+        {},
+        [
+            "delegation.yaml:3:13: an address begins with https://, or on this machine with http://127.0.0.1",
+            "delegation.yaml:3:52: an address holds no user name and no password",
+            "delegation.yaml:3:86: an address begins with https://, or on this machine with http://127.0.0.1",
+            "delegation.yaml:3:124: an address begins with https://, or on this machine with http://127.0.0.1",
+        ],
+    ),
+    "stale too soon": (
+        f"{ROOT}max_stale: 59s\n",
+        {},
+        ["delegation.yaml:3:12: `59s` is no time that keys may count without news: 1m to 24h"],
+    ),
+    "stale too late": (
+        f"{ROOT}max_stale: 1441m\n",
+        {},
+        ["delegation.yaml:3:12: `1441m` is no time that keys may count without news: 1m to 24h"],
+    ),
     "lives too long": (
         f"{ROOT}max_ttl: 61m\n",
         {},
@@ -245,7 +292,9 @@ PROBLEMS: dict[str, tuple[str, Mapping[str, str | bytes], list[str]]] = {
     "one kid twice": (
         f"{ROOT}keys: {{sts: k.json}}\n",
         {"k.json": key_set("a", "a")},
-        ["delegation.yaml:3:13: `k.json`: each key has a `kid` of its own"],
+        [
+            "delegation.yaml:3:13: `k.json`: each key has a `kid` of its own: 1 to 128 printable ASCII characters without spaces"
+        ],
     ),
     "private key": (
         f"{ROOT}keys: {{sts: k.json}}\n",
