@@ -9,6 +9,8 @@ import typer
 from ext_authz.cli import envoy, policy, token
 from ext_authz.cli.demo import demo
 from ext_authz.cli.learn import learn
+from ext_authz.cli.policy_lint import lint
+from ext_authz.cli.policy_show import show
 from ext_authz.cli.revocation import quarantine, revoke
 from ext_authz.cli.serve import serve
 
@@ -24,6 +26,8 @@ app.command()(demo)
 app.command()(quarantine)
 app.command()(learn)
 app.add_typer(policy.app, name="policy")
+policy.app.command()(lint)
+policy.app.command()(show)
 app.add_typer(token.app, name="token")
 token.app.command()(revoke)
 app.add_typer(envoy.app, name="envoy")

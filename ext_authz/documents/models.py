@@ -63,6 +63,13 @@ class DenyRule(Model):
     because: Annotated[str, StringConstraints(max_length=500)] = ""
 
 
+class Invariant(Model):
+    """A reach that no grants, together, may bring about."""
+
+    from_: Annotated[Name, Field(alias="from")]
+    must_not_reach: Name
+
+
 class PermissionMatrix(Model):
     """Who may ask whom to do what; nothing else is allowed."""
 
@@ -73,6 +80,7 @@ class PermissionMatrix(Model):
     groups: dict[str, list[Name]] = {}
     matrix: dict[Name, dict[Name, Annotated[Cell, BeforeValidator(_long_form)]]] = {}
     deny: list[DenyRule] = []
+    invariants: list[Invariant] = []
 
 
 class ActionEntry(Model):
@@ -144,7 +152,7 @@ PLANNED_KINDS = frozenset(
 PLANNED_KEYS = frozenset(
     {
         *("access_token", "during", "not_during", "rate", "when"),  # of a cell
-        *("invariants", "mode"),  # of a document
+        "mode",  # of a document
         *("a2a", "budget", "endpoints", "grpc", "mcp", "presets"),  # of an ActionRegistry
     }
 )

@@ -35,6 +35,8 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("matrix", _ANY, _ANY, "scopes"): "a list of scopes",
     ("deny",): "a list of denials",
     ("deny", _ANY): "a mapping with `subject`, `resource` and `action`",
+    ("invariants",): "a list of invariants",
+    ("invariants", _ANY): "a mapping with `from` and `must_not_reach`",
     ("actions",): "a mapping from action names to how requests are recognised",
     ("actions", _ANY): "a mapping with `http` or `asserted`",
     ("actions", _ANY, "http"): "a list of routes, such as [GET /records/{id}]",

@@ -11,14 +11,14 @@ from ext_authz.documents.models import Cell, DelegationMode, DenyRule, Permissio
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.errors import PolicyError
-from ext_authz.identity.names import Names, check_names
+from ext_authz.identity.names import GROUP_SIGN, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
+from ext_authz.policy.invariants import check_invariants
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.keys import KeySet, KeySource
 
-GROUP_SIGN = "@"
 # Stands in for a trust domain that is missing or wrong, so that the rest of the policy can be checked too (RFC 2606).
 NO_TRUST_DOMAIN = "missing.invalid"
 
@@ -63,13 +63,14 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     matrix = _MatrixCompiler(names, registry, usual, problems)
     for source in documents.of(PermissionMatrix):
         matrix.add(source)
+    compiled = Matrix({key: tuple(found) for key, found in matrix.grants.items()}, matrix.denials)
+    check_invariants(documents, names, compiled, problems)
     if problems:
         raise PolicyError(problems)
-    grants = {key: tuple(found) for key, found in matrix.grants.items()}
     digest = documents.digest
     if delegation is not None:
         digest = hashlib.sha256(f"{digest} {delegation.digest}".encode()).hexdigest()
-    return Policy(names, registry, Matrix(grants, matrix.denials), delegation, digest)
+    return Policy(names, registry, compiled, delegation, digest)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:

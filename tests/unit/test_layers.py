@@ -32,6 +32,7 @@ LINE = (
     {"authorizer"},
     {"stores"},
     {"server"},
+    {"analysis"},  # of policies, for their authors: nothing that decides may see it
     {"cli"},
     {"__main__"},
 )
