@@ -26,6 +26,17 @@ class Names:
         path = name.removeprefix("/") if "/" in name else self.id_path.replace("{name}", name)
         return SpiffeId.parse_workload(f"spiffe://{self.trust_domain}/{path}")
 
+    def name_of(self, uri: str) -> str:
+        """Return the shortest text that `resolve` takes for the SPIFFE ID `uri`: how people are told of it."""
+        path = uri.removeprefix(f"spiffe://{self.trust_domain}/")
+        if path == uri:
+            return uri
+        before, _, after = self.id_path.partition("{name}")
+        name = path[len(before) : len(path) - len(after)]
+        if name and "/" not in name and path == f"{before}{name}{after}":
+            return name
+        return path if "/" in path else f"/{path}"
+
 
 def check_names(names: Names) -> None:
     """Raise SpiffeIdError unless trust domain and `id_path` make valid SPIFFE IDs."""

@@ -31,7 +31,7 @@ LINE = (
     {"response", "audit"},
     {"authorizer"},
     {"stores"},
-    {"server"},
+    {"server", "review"},
     {"cli"},
     {"__main__"},
 )
