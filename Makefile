@@ -39,6 +39,10 @@ test-all: setup ## the long suites too (at most 60 minutes)
 test-vectors: setup ## the wire vectors; TEST_VECTORS=DIR runs those in DIR as well
 	@$(PYTEST) tests/vectors -q -rf
 
+.PHONY: test-policies
+test-policies: setup ## the tests of policies/*, with coverage; TEST_POLICIES=DIR runs those of DIR instead
+	@$(BIN)/ext-authz policy test --coverage $(if $(TEST_POLICIES),"$(TEST_POLICIES)",$(wildcard policies/*))
+
 .PHONY: fuzz
 fuzz: setup ## a million damaged delegation chains, and Rego against the engine; FUZZ_INPUTS and FUZZ_SEED change a run
 	@$(PYTEST) tests/fuzz tests/properties -m long

@@ -61,7 +61,7 @@ _KEPT_HEADERS = _STRICT_HEADERS | _TEXT_HEADERS | _CORRELATION_HEADERS
 # Kept headers whose grammar has no comma: one that has it was two header lines.
 _COMMALESS = (AGENT_ACTION, TARGET_RESOURCE, DELEGATION_TOKEN, PARTIAL_BODY, CONTENT_LENGTH)
 # Methods whose body Envoy may leave out without a word when nothing announced one (RFC 9110 section 9.3).
-_BODYLESS_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+BODYLESS_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 
 
 class Attributes(NamedTuple):
@@ -199,4 +199,4 @@ def _announced(http: Any, headers: Mapping[str, str]) -> bool:
     length = headers.get(CONTENT_LENGTH)
     if length is not None:
         return length.strip("0") != "" or TRANSFER_ENCODING in headers
-    return http.size > 0 or TRANSFER_ENCODING in headers or http.method not in _BODYLESS_METHODS
+    return http.size > 0 or TRANSFER_ENCODING in headers or http.method not in BODYLESS_METHODS

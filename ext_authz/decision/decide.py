@@ -76,13 +76,13 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     findings: tuple[Finding, ...] = ()
     ending: Exception | None = None
     try:
-        _check_direction(attributes)
+        check_direction(attributes)
         identity = snapshot.identifier.identify(attributes, call.now)
         split("identity")
         snapshot.controls.check_caller(identity.subject, call.now)
-        _check_peer(identity, call.peer)
-        _check_trust_domain(identity, policy.names)
-        _check_target(attributes, identity, policy.names)
+        check_peer(identity, call.peer)
+        check_trust_domain(identity, policy.names)
+        check_target(attributes, identity, policy.names)
         asserted = attributes.headers.get(AGENT_ACTION)
         action = policy.registry.resolve(attributes.method, attributes.path, identity.resource, asserted)
         split("action")
@@ -91,7 +91,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         split("policy")
         if reason is not Reason.ALLOWED:
             raise Refusal(reason)
-        delegation = _verify_delegation(attributes, identity, snapshot, call.now)
+        delegation = verify_delegation(attributes, identity, snapshot, call.now)
         split("tokens")
         rule = satisfied(grants, Facts(request, action.scope, delegation)).rule
         split("constraints")
@@ -140,7 +140,7 @@ def _decision(
     )
 
 
-def _check_direction(attributes: Attributes) -> None:
+def check_direction(attributes: Attributes) -> None:
     direction = attributes.extensions.get(DIRECTION_EXTENSION, INBOUND)
     if direction == EGRESS:  # there is no EgressAllowlist in this release, so nothing is on it
         raise Refusal(Reason.EGRESS_DENIED)
@@ -148,18 +148,18 @@ def _check_direction(attributes: Attributes) -> None:
         raise Refusal(Reason.REQUEST_MALFORMED, "the route's context extension `direction` is unknown")
 
 
-def _check_peer(identity: Identity, peer: SpiffeId | None) -> None:
+def check_peer(identity: Identity, peer: SpiffeId | None) -> None:
     """Refuse a sidecar that asks about another workload than its own: it could make up any attributes."""
     if peer is not None and peer != identity.resource:
         raise Refusal(Reason.IDENTITY_MISMATCH, "the sidecar that asks is not the one of the workload reached")
 
 
-def _check_trust_domain(identity: Identity, names: Names) -> None:
+def check_trust_domain(identity: Identity, names: Names) -> None:
     if identity.subject.trust_domain != names.trust_domain:
         raise Refusal(Reason.TRUST_DOMAIN)
 
 
-def _check_target(attributes: Attributes, identity: Identity, names: Names) -> None:
+def check_target(attributes: Attributes, identity: Identity, names: Names) -> None:
     """Refuse a request whose x-target-resource names another workload: it was sent to the wrong place."""
     name = attributes.headers.get(TARGET_RESOURCE)
     if name is None:
@@ -172,7 +172,7 @@ def _check_target(attributes: Attributes, identity: Identity, names: Names) -> N
         raise Refusal(Reason.RESOURCE_MISMATCH)
 
 
-def _verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, now: float) -> Delegation | None:
+def verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, now: float) -> Delegation | None:
     """Verify the chain that the request carries: one that cannot be verified is never ignored."""
     if DELEGATION_TOKEN not in attributes.headers:
         return None

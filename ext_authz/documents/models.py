@@ -29,6 +29,11 @@ DURATION_PATTERN = r"^[1-9][0-9]{0,5}[smh]$"
 # On whose behalf an issuer may start chains: a whole `sub`, or its beginning and a star.
 SUBJECTS_PATTERN = r"^[!-)+-~]*\*?$"
 
+# RFC 9110 section 5.6.2: a token. RFC 3339 section 5.6: date-time.
+METHOD_PATTERN = r"^[A-Z]{1,20}$"
+HEADER_PATTERN = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$"
+MOMENT_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)$"
+
 Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN)]
 Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN)]
 DelegationMode = Literal["required", "optional", "forbidden"]
@@ -129,10 +134,69 @@ class Delegation(Model):
     bundles: dict[str, str] = {}  # trust domain -> PEM certificates, a file beside the documents or an absolute path
 
 
-PolicyModel = PermissionMatrix | ActionRegistry | Delegation
+class SuiteDelegation(Model):
+    """The authority of a delegation chain, taken for verified: tests of a policy are not tests of signatures."""
 
-POLICY_KINDS: dict[str, type[PermissionMatrix] | type[ActionRegistry] | type[Delegation]] = {
+    on_behalf_of: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    session_id: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    scopes: list[Scope] = []
+    hops: Annotated[int, Field(ge=1, le=6)] = 1
+    actors: Annotated[list[Name], Field(min_length=1)] | None = None  # absent: the caller alone
+    root_issuer: Name | None = None  # absent: the first of the Delegation document
+
+
+class SuiteRequest(Model):
+    """A request in the words of policy authors; `defaults` may hold any part of it."""
+
+    from_: Annotated[Name | None, Field(alias="from")] = None
+    to: Name | None = None
+    action: ActionName | None = None
+    method: Annotated[str, StringConstraints(pattern=METHOD_PATTERN)] | None = None
+    path: Annotated[str, StringConstraints(min_length=1, max_length=8192)] | None = None
+    query: dict[str, str] = {}
+    headers: dict[Annotated[str, StringConstraints(pattern=HEADER_PATTERN)], str] = {}
+    body: Any = None  # a text as it is, anything else as JSON
+    at: Annotated[str, StringConstraints(pattern=MOMENT_PATTERN)] | None = None
+    delegation: SuiteDelegation | None = None
+
+
+class Expectation(Model):
+    """What a test expects of the decision."""
+
+    outcome: Literal["allow", "deny", "error"]
+    reason: str | None = None
+    rule: str | None = None
+
+
+def _long_expectation(expectation: Any) -> Any:
+    """Turn the short form `allow` into the long one."""
+    return {"outcome": expectation} if isinstance(expectation, str) else expectation
+
+
+class PolicyTest(Model):
+    """One request and the decision on it."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    request: SuiteRequest = SuiteRequest()
+    expect: Annotated[Expectation, BeforeValidator(_long_expectation)]
+
+
+class TestSuite(Model):
+    """Tests of the policy beside which it stands. It never changes a decision."""
+
+    __test__ = False  # pytest takes every class of such a name for its own
+
+    kind: Literal["TestSuite"]
+    version: Literal[1] = 1
+    defaults: SuiteRequest = SuiteRequest()
+    tests: Annotated[list[PolicyTest], Field(min_length=1)]
+
+
+PolicyModel = PermissionMatrix | ActionRegistry | Delegation | TestSuite
+
+POLICY_KINDS: dict[str, type[PermissionMatrix] | type[ActionRegistry] | type[Delegation] | type[TestSuite]] = {
     "Delegation": Delegation,
+    "TestSuite": TestSuite,
     "PermissionMatrix": PermissionMatrix,
     "ActionRegistry": ActionRegistry,
 }
@@ -144,7 +208,6 @@ PLANNED_KINDS = frozenset(
         "IdentityProviders",
         "InjectionGuard",
         "Limits",
-        "TestSuite",
         "TimeWindows",
         "TrustDomains",
     }

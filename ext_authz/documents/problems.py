@@ -13,7 +13,10 @@ from ext_authz.documents.models import (
     ACTION_NAME_PATTERN,
     DENIED_ACTION_PATTERN,
     DURATION_PATTERN,
+    HEADER_PATTERN,
     HTTP_ROUTE_PATTERN,
+    METHOD_PATTERN,
+    MOMENT_PATTERN,
     PLANNED_KEYS,
     SCOPE_PATTERN,
     SUBJECTS_PATTERN,
@@ -47,6 +50,12 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("minters",): "a list of names",
     ("keys",): "a mapping from issuers to files or addresses of their JWK sets",
     ("bundles",): "a mapping from trust domains to PEM files",
+    ("tests",): "a list of tests",
+    ("tests", _ANY): "a mapping with `name`, `request` and `expect`",
+    ("tests", _ANY, "request"): "a mapping with `from`, `to` and `action`",
+    ("tests", _ANY, "request", "headers"): "a mapping from header names to texts",
+    ("tests", _ANY, "request", "query"): "a mapping from names to texts",
+    ("tests", _ANY, "expect"): "`allow`, `deny` or `error`, or a mapping with `outcome`",
 }
 # fmt: on
 
@@ -57,6 +66,9 @@ _FORMS = {
     HTTP_ROUTE_PATTERN: "is not a route: expected METHOD /path, such as GET /records/{id}",
     SCOPE_PATTERN: "is not a scope: letters, digits, dot, dash, underscore, colon and slash, at most 128, a letter or digit first",
     DURATION_PATTERN: "is not a span of time: expected a number and s, m or h, such as 30m",
+    METHOD_PATTERN: "is not a method: capitals, such as GET",
+    HEADER_PATTERN: "is not the name of a header",
+    MOMENT_PATTERN: "is not a moment: expected RFC 3339 with its zone, such as 2026-01-05T12:00:00Z",
     SUBJECTS_PATTERN: "is not a subject: printable ASCII without spaces, and `*` at the end only",
 }
 
