@@ -80,6 +80,10 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         identity = snapshot.identifier.identify(attributes, call.now)
         split("identity")
         snapshot.controls.check_caller(identity.subject, call.now)
+        closed = policy.windows.closed_by(call.now) if policy.windows.closed else None
+        if closed is not None:
+            rule = Rule(closed.where, f"closed {closed.name}", denies=True)
+            raise Refusal(Reason.OUTSIDE_WINDOW)
         _check_peer(identity, call.peer)
         _check_trust_domain(identity, policy.names)
         _check_target(attributes, identity, policy.names)

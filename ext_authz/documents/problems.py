@@ -13,10 +13,13 @@ from ext_authz.documents.models import (
     ACTION_NAME_PATTERN,
     DENIED_ACTION_PATTERN,
     DURATION_PATTERN,
+    END_PATTERN,
     HTTP_ROUTE_PATTERN,
     PLANNED_KEYS,
     SCOPE_PATTERN,
+    START_PATTERN,
     SUBJECTS_PATTERN,
+    WINDOW_NAME_PATTERN,
 )
 from ext_authz.documents.reader import kind_of, quoted
 
@@ -33,6 +36,8 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("matrix", _ANY, _ANY): "a list of action names",
     ("matrix", _ANY, _ANY, "actions"): "a list of action names",
     ("matrix", _ANY, _ANY, "scopes"): "a list of scopes",
+    ("matrix", _ANY, _ANY, "during"): "a list of windows",
+    ("matrix", _ANY, _ANY, "not_during"): "a list of windows",
     ("deny",): "a list of denials",
     ("deny", _ANY): "a mapping with `subject`, `resource` and `action`",
     ("actions",): "a mapping from action names to how requests are recognised",
@@ -45,6 +50,10 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("minters",): "a list of names",
     ("keys",): "a mapping from issuers to files with their JWK sets",
     ("bundles",): "a mapping from trust domains to PEM files",
+    ("windows",): "a mapping from window names to spans of time",
+    ("windows", _ANY): "a mapping with `from` and `to`",
+    ("windows", _ANY, "days"): "a list of days, such as [mon, tue]",
+    ("closed",): "a list of windows",
 }
 # fmt: on
 
@@ -55,6 +64,9 @@ _FORMS = {
     HTTP_ROUTE_PATTERN: "is not a route: expected METHOD /path, such as GET /records/{id}",
     SCOPE_PATTERN: "is not a scope: letters, digits, dot, dash, underscore, colon and slash, at most 128, a letter or digit first",
     DURATION_PATTERN: "is not a span of time: expected a number and s, m or h, such as 30m",
+    START_PATTERN: "is not a time of day: expected hours and minutes from 00:00 to 23:59, in quotes",
+    END_PATTERN: "is not a time of day: expected hours and minutes from 00:00 to 24:00, in quotes",
+    WINDOW_NAME_PATTERN: "is not a window's name: lower-case letters, digits, dash and underscore, at most 64, a letter or digit first",
     SUBJECTS_PATTERN: "is not a subject: printable ASCII without spaces, and `*` at the end only",
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.authorizers import KeptRecords, answer, default_snapshot, new_authorizer, reason_of
 from support.check_requests import CERTIFICATE_SHA256, QUESTION, Question, agent
+from support.conditional_policies import OUTSIDE, conditional_snapshot
 from support.delegated_policies import calling, delegated_snapshot
 from support.delegations import CRM, EVIL, MAILER, NOW, PLANNER, RETRIEVER, SESSION, World, forged, world
 
@@ -109,6 +110,7 @@ DELEGATED: list[tuple[Reason, Callable[[World], Question], Controls]] = [
     (Reason.STORE_UNAVAILABLE, lambda w: calling(w.root(once=True)), Controls()),
 ]  # fmt: skip
 ELSEWHERE: dict[Reason, Callable[[], bytes]] = {
+    Reason.OUTSIDE_WINDOW: lambda: new_authorizer(conditional_snapshot())[0].check(OUTSIDE.serialized()),
     Reason.INTERNAL_ERROR: lambda: new_authorizer(_broken())[0].check(QUESTION.serialized()),
     Reason.AUDIT_UNAVAILABLE: lambda: Authorizer(default_snapshot(), KeptRecords(refusing=True)).check(
         QUESTION.serialized()
