@@ -81,6 +81,7 @@ class PermissionMatrix(Model):
     version: Literal[1] = 1
     trust_domain: str | None = None
     id_path: str | None = None
+    require_timestamp: bool = False  # true in any document: every request needs x-request-timestamp
     groups: dict[str, list[Name]] = {}
     matrix: dict[Name, dict[Name, Annotated[Cell, BeforeValidator(_long_form)]]] = {}
     deny: list[DenyRule] = []

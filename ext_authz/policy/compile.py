@@ -34,6 +34,7 @@ class Policy:
     delegation: DelegationPolicy | None  # None: no chain can be verified
     digest: str  # SHA-256 of the files, hexadecimal
     windows: Windows = field(default_factory=Windows)
+    requires_timestamp: bool = False
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
@@ -68,11 +69,12 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
         matrix.add(source)
     if problems:
         raise PolicyError(problems)
+    requires_timestamp = any(source.model.require_timestamp for source in documents.of(PermissionMatrix))
     grants = {key: tuple(found) for key, found in matrix.grants.items()}
     digest = documents.digest
     if delegation is not None:
         digest = hashlib.sha256(f"{digest} {delegation.digest}".encode()).hexdigest()
-    return Policy(names, registry, Matrix(grants, matrix.denials), delegation, digest, windows)
+    return Policy(names, registry, Matrix(grants, matrix.denials), delegation, digest, windows, requires_timestamp)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
