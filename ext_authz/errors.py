@@ -77,6 +77,8 @@ class Reason(StrEnum):
     ACTION_MISMATCH = "action_mismatch"
     NOT_IN_MATRIX = "not_in_matrix"
     DENIED_BY_RULE = "denied_by_rule"
+    OUTSIDE_WINDOW = "outside_window"
+    TIMESTAMP_STALE = "timestamp_stale"
     EGRESS_DENIED = "egress_denied"
     INJECTION_DETECTED = "injection_detected"
     REQUEST_MALFORMED = "request_malformed"
@@ -153,6 +155,8 @@ MEANINGS = {
     Reason.ACTION_MISMATCH: _forbidden("x-agent-action differs from what the request is"),
     Reason.NOT_IN_MATRIX: _forbidden("no rule grants this action on this resource to the caller"),
     Reason.DENIED_BY_RULE: _forbidden("a rule denies this action on this resource to the caller"),
+    Reason.OUTSIDE_WINDOW: _forbidden("this call is not allowed at this time"),
+    Reason.TIMESTAMP_STALE: _forbidden("x-request-timestamp is too old or lies ahead; send the time of this request"),
     Reason.EGRESS_DENIED: _forbidden("no rule lets this workload call out"),
     Reason.INJECTION_DETECTED: _bad_request("the request carries text that tries to instruct the agent"),
     Reason.REQUEST_MALFORMED: _bad_request("the request breaks the request contract"),

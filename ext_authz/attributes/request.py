@@ -37,6 +37,7 @@ XFCC = "x-forwarded-client-cert"
 PARTIAL_BODY = "x-envoy-auth-partial-body"
 AGENT_ACTION = "x-agent-action"
 TARGET_RESOURCE = "x-target-resource"
+REQUEST_TIMESTAMP = "x-request-timestamp"
 DELEGATION_TOKEN = "x-delegation-token"  # noqa: S105
 AI_PROMPT = "x-ai-prompt"
 TRACEPARENT = "traceparent"
@@ -49,7 +50,7 @@ TRANSFER_ENCODING = "transfer-encoding"
 # Kept, at most once each, printable ASCII.
 _STRICT_HEADERS = frozenset(
     {
-        *(XFCC, PARTIAL_BODY, AGENT_ACTION, TARGET_RESOURCE, "x-request-timestamp", DELEGATION_TOKEN, "authorization"),
+        *(XFCC, PARTIAL_BODY, AGENT_ACTION, TARGET_RESOURCE, REQUEST_TIMESTAMP, DELEGATION_TOKEN, "authorization"),
         *(CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING),
     }
 )
@@ -59,7 +60,7 @@ _TEXT_HEADERS = frozenset({AI_PROMPT})
 _CORRELATION_HEADERS = frozenset({TRACEPARENT, REQUEST_ID})
 _KEPT_HEADERS = _STRICT_HEADERS | _TEXT_HEADERS | _CORRELATION_HEADERS
 # Kept headers whose grammar has no comma: one that has it was two header lines.
-_COMMALESS = (AGENT_ACTION, TARGET_RESOURCE, DELEGATION_TOKEN, PARTIAL_BODY, CONTENT_LENGTH)
+_COMMALESS = (AGENT_ACTION, TARGET_RESOURCE, REQUEST_TIMESTAMP, DELEGATION_TOKEN, PARTIAL_BODY, CONTENT_LENGTH)
 # Methods whose body Envoy may leave out without a word when nothing announced one (RFC 9110 section 9.3).
 BODYLESS_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 

@@ -30,7 +30,6 @@ Value = str | bool | int | tuple[str, ...]
 # The type of the alert for chains that somebody changed, widened, spliced or stole.
 TAMPERED_TOKEN = "tampered_token"  # noqa: S105
 _TAMPERING = frozenset({Reason.TOKEN_SIGNATURE, Reason.TOKEN_CHAIN, Reason.TOKEN_PRESENTER})
-_DECIDED_BY_RULE = frozenset({Reason.ALLOWED, Reason.DENIED_BY_RULE})
 _ACTION_NAME = re.compile(ACTION_NAME_PATTERN.removeprefix("^").removesuffix("$"))
 
 
@@ -98,7 +97,7 @@ class AuditRecord(NamedTuple):
         yield "ext_authz.certificate_sha256", self.identity.certificate_sha256 if self.identity else ""
         if self.rule:
             # A grant did not decide when something after the matrix refused the call.
-            name = "rule" if self.reason in _DECIDED_BY_RULE else "grant"
+            name = "rule" if self.reason is Reason.ALLOWED or self.rule.denies else "grant"
             yield f"ext_authz.{name}", self.rule.where
             yield f"ext_authz.{name}_text", self.rule.text
         if self.delegation:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ext_authz.action.registry import Action
-from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, TARGET_RESOURCE, Attributes
+from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, REQUEST_TIMESTAMP, TARGET_RESOURCE, Attributes
 from ext_authz.decision.controls import NO_CONTROLS, Controls
+from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
 from ext_authz.decision.screening import scan_request
 from ext_authz.decision.stopwatch import Stopwatch
@@ -80,9 +81,15 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         identity = snapshot.identifier.identify(attributes, call.now)
         split("identity")
         snapshot.controls.check_caller(identity.subject, call.now)
+        closed = policy.windows.closed_by(call.now) if policy.windows.closed else None
+        if closed is not None:
+            rule = Rule(closed.where, f"closed {closed.name}", denies=True)
+            raise Refusal(Reason.OUTSIDE_WINDOW)
         check_peer(identity, call.peer)
         check_trust_domain(identity, policy.names)
         check_target(attributes, identity, policy.names)
+        timestamp = attributes.headers.get(REQUEST_TIMESTAMP)
+        check_freshness(timestamp, call.now, required=policy.requires_timestamp)
         asserted = attributes.headers.get(AGENT_ACTION)
         action = policy.registry.resolve(attributes.method, attributes.path, identity.resource, asserted)
         split("action")

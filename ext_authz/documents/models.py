@@ -38,6 +38,15 @@ Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN)]
 Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN)]
 DelegationMode = Literal["required", "optional", "forbidden"]
 
+# A window's name: as an action's.
+WINDOW_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+# The clock on the wall, in 24 hours; a window may end at 24:00 but not begin there.
+START_PATTERN = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]$"
+END_PATTERN = r"^(?:(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
+
+WindowName = Annotated[str, StringConstraints(pattern=WINDOW_NAME_PATTERN)]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
 
 class Model(BaseModel):
     """Strict and frozen: nothing is converted, nothing unknown is ignored."""
@@ -52,6 +61,8 @@ class Cell(Model):
     delegation: DelegationMode | None = None  # absent: what the Delegation document says
     scopes: list[Scope] = []  # needed in the chain beside the action's own
     max_hops: Annotated[int, Field(ge=1, le=6)] | None = None  # workload-to-workload calls in the chain
+    during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # at least one of these windows is open
+    not_during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # none of these is
 
 
 def _long_form(cell: Any) -> Any:
@@ -82,6 +93,7 @@ class PermissionMatrix(Model):
     version: Literal[1] = 1
     trust_domain: str | None = None
     id_path: str | None = None
+    require_timestamp: bool = False  # true in any document: every request needs x-request-timestamp
     groups: dict[str, list[Name]] = {}
     matrix: dict[Name, dict[Name, Annotated[Cell, BeforeValidator(_long_form)]]] = {}
     deny: list[DenyRule] = []
@@ -192,9 +204,29 @@ class TestSuite(Model):
     tests: Annotated[list[PolicyTest], Field(min_length=1)]
 
 
-PolicyModel = PermissionMatrix | ActionRegistry | Delegation | TestSuite
+class Window(Model):
+    """A span of time that comes again every week."""
 
-POLICY_KINDS: dict[str, type[PermissionMatrix] | type[ActionRegistry] | type[Delegation] | type[TestSuite]] = {
+    days: Annotated[list[Weekday], Field(min_length=1)] | None = None  # on which it starts; absent: every day
+    start: Annotated[str, StringConstraints(pattern=START_PATTERN), Field(alias="from")]
+    to: Annotated[str, StringConstraints(pattern=END_PATTERN)]
+    timezone: str | None = None  # absent: that of the document
+
+
+class TimeWindows(Model):
+    """Named spans of time, and when nobody may call."""
+
+    kind: Literal["TimeWindows"]
+    version: Literal[1] = 1
+    timezone: str = "UTC"  # of windows that name none
+    windows: dict[WindowName, Window] = {}
+    closed: list[WindowName] = []  # no calls at all in these
+
+
+PolicyModel = PermissionMatrix | ActionRegistry | Delegation | TimeWindows | TestSuite
+
+POLICY_KINDS: dict[str, type[PolicyModel]] = {
+    "TimeWindows": TimeWindows,
     "Delegation": Delegation,
     "TestSuite": TestSuite,
     "PermissionMatrix": PermissionMatrix,
@@ -208,13 +240,12 @@ PLANNED_KINDS = frozenset(
         "IdentityProviders",
         "InjectionGuard",
         "Limits",
-        "TimeWindows",
         "TrustDomains",
     }
 )
 PLANNED_KEYS = frozenset(
     {
-        *("access_token", "during", "not_during", "rate", "when"),  # of a cell
+        *("access_token", "rate", "when"),  # of a cell
         "mode",  # of a document
         *("a2a", "budget", "endpoints", "grpc", "mcp", "presets"),  # of an ActionRegistry
     }

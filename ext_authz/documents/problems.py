@@ -13,13 +13,16 @@ from ext_authz.documents.models import (
     ACTION_NAME_PATTERN,
     DENIED_ACTION_PATTERN,
     DURATION_PATTERN,
+    END_PATTERN,
     HEADER_PATTERN,
     HTTP_ROUTE_PATTERN,
     METHOD_PATTERN,
     MOMENT_PATTERN,
     PLANNED_KEYS,
     SCOPE_PATTERN,
+    START_PATTERN,
     SUBJECTS_PATTERN,
+    WINDOW_NAME_PATTERN,
 )
 from ext_authz.documents.reader import kind_of, quoted
 
@@ -36,6 +39,8 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("matrix", _ANY, _ANY): "a list of action names",
     ("matrix", _ANY, _ANY, "actions"): "a list of action names",
     ("matrix", _ANY, _ANY, "scopes"): "a list of scopes",
+    ("matrix", _ANY, _ANY, "during"): "a list of windows",
+    ("matrix", _ANY, _ANY, "not_during"): "a list of windows",
     ("deny",): "a list of denials",
     ("deny", _ANY): "a mapping with `subject`, `resource` and `action`",
     ("invariants",): "a list of invariants",
@@ -56,6 +61,10 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("tests", _ANY, "request", "headers"): "a mapping from header names to texts",
     ("tests", _ANY, "request", "query"): "a mapping from names to texts",
     ("tests", _ANY, "expect"): "`allow`, `deny` or `error`, or a mapping with `outcome`",
+    ("windows",): "a mapping from window names to spans of time",
+    ("windows", _ANY): "a mapping with `from` and `to`",
+    ("windows", _ANY, "days"): "a list of days, such as [mon, tue]",
+    ("closed",): "a list of windows",
 }
 # fmt: on
 
@@ -69,6 +78,9 @@ _FORMS = {
     METHOD_PATTERN: "is not a method: capitals, such as GET",
     HEADER_PATTERN: "is not the name of a header",
     MOMENT_PATTERN: "is not a moment: expected RFC 3339 with its zone, such as 2026-01-05T12:00:00Z",
+    START_PATTERN: "is not a time of day: expected hours and minutes from 00:00 to 23:59, in quotes",
+    END_PATTERN: "is not a time of day: expected hours and minutes from 00:00 to 24:00, in quotes",
+    WINDOW_NAME_PATTERN: "is not a window's name: lower-case letters, digits, dash and underscore, at most 64, a letter or digit first",
     SUBJECTS_PATTERN: "is not a subject: printable ASCII without spaces, and `*` at the end only",
 }
 

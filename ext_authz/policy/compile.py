@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ext_authz.action.registry import Registry, compile_registry
@@ -16,6 +16,7 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.invariants import check_invariants
 from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.keys import KeySet, KeySource
 
@@ -32,6 +33,8 @@ class Policy:
     matrix: Matrix
     delegation: DelegationPolicy | None  # None: no chain can be verified
     digest: str  # SHA-256 of the files, hexadecimal
+    windows: Windows = field(default_factory=Windows)
+    requires_timestamp: bool = False
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
@@ -60,17 +63,19 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     registry = compile_registry(documents, names, problems)
     delegation = compile_delegation(documents, names, problems)
     usual: DelegationMode = "required" if delegation is not None and delegation.required else "optional"
-    matrix = _MatrixCompiler(names, registry, usual, problems)
+    windows = compile_windows(documents, problems)
+    matrix = _MatrixCompiler(names, registry, windows, usual, problems)
     for source in documents.of(PermissionMatrix):
         matrix.add(source)
     compiled = Matrix({key: tuple(found) for key, found in matrix.grants.items()}, matrix.denials)
     check_invariants(documents, names, compiled, problems)
     if problems:
         raise PolicyError(problems)
+    requires_timestamp = any(source.model.require_timestamp for source in documents.of(PermissionMatrix))
     digest = documents.digest
     if delegation is not None:
         digest = hashlib.sha256(f"{digest} {delegation.digest}".encode()).hexdigest()
-    return Policy(names, registry, compiled, delegation, digest)
+    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
@@ -99,11 +104,14 @@ def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
 class _MatrixCompiler:
     """Collects grants and denials of all PermissionMatrix documents."""
 
-    def __init__(self, names: Names, registry: Registry, usual: DelegationMode, problems: list[str]) -> None:
+    def __init__(
+        self, names: Names, registry: Registry, windows: Windows, usual: DelegationMode, problems: list[str]
+    ) -> None:
         self.grants: dict[Key, list[Grant]] = {}
         self.denials: dict[Key, Rule] = {}
         self._names = names
         self._registry = registry
+        self._windows = windows
         self._usual = usual
         self._problems = problems
 
@@ -144,15 +152,28 @@ class _MatrixCompiler:
         steps = ("matrix", *cell_name)
         resource = self._resolve(cell_name[1], source.locate_key(*steps))
         where = source.rule_place(*steps)
+        times = self._times(source, steps, cell)
         for index, action in enumerate(cell.actions):
             # The place of a short cell's action, else of the long form's.
             place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
             self._check_action(action, f"{source.path}:{place.line}:{place.column}")
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
-            grant = Grant(rule, cell.delegation or self._usual, frozenset(cell.scopes), cell.max_hops)
+            grant = Grant(rule, cell.delegation or self._usual, frozenset(cell.scopes), cell.max_hops, times)
             for subject in subjects:
                 if resource is not None:
                     self.grants.setdefault((subject.uri, resource.uri, action), []).append(grant)
+
+    def _times(self, source: Source[PermissionMatrix], steps: tuple[str, ...], cell: Cell) -> Times | None:
+        during, not_during = (
+            named_windows(
+                names,
+                [source.locate(*steps, key, index) for index in range(len(names))],
+                self._windows,
+                self._problems,
+            )
+            for key, names in (("during", cell.during or ()), ("not_during", cell.not_during or ()))
+        )
+        return Times(tuple(during), tuple(not_during)) if during or not_during else None
 
     def _add_denial(
         self, source: Source[PermissionMatrix], index: int, denial: DenyRule, groups: dict[str, list[SpiffeId]]
@@ -163,7 +184,11 @@ class _MatrixCompiler:
         if denial.action != EVERY_ACTION:
             self._check_action(denial.action, source.locate(*steps, "action"))
         because = f" because {denial.because}" if denial.because else ""
-        rule = Rule(source.rule_place(*steps), f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}")
+        rule = Rule(
+            source.rule_place(*steps),
+            f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}",
+            denies=True,
+        )
         for subject in subjects:
             if resource is not None:
                 self.denials.setdefault((subject.uri, resource.uri, denial.action), rule)

@@ -1,4 +1,4 @@
-"""What a grant asks beside subject, resource and action: whether a verified delegation satisfies it.
+"""What a grant asks beside subject, resource and action: whether delegation and time satisfy it.
 
 1. Each grant stands alone; the first that is satisfied allows.
 2. When none is, the reason is that of the first: the order is that of the documents.
@@ -33,7 +33,10 @@ def satisfied(grants: Sequence[Grant], facts: Facts) -> Grant:
 
 
 def _unmet(grant: Grant, facts: Facts) -> Reason | None:
-    return _unmet_by_delegation(grant, facts.scope, facts.delegation)
+    reason = _unmet_by_delegation(grant, facts.scope, facts.delegation)
+    if reason is None and grant.times is not None and not grant.times.include(facts.request.context.now):
+        return Reason.OUTSIDE_WINDOW
+    return reason
 
 
 def _unmet_by_delegation(grant: Grant, scope: str, delegation: Delegation | None) -> Reason | None:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ext_authz.documents.models import DelegationMode
 from ext_authz.errors import Reason
+from ext_authz.policy.windows import Times
 
 
 class Rule(NamedTuple):
@@ -11,6 +12,7 @@ class Rule(NamedTuple):
 
     where: str  # path:line
     text: str  # for people: `planner-agent -> retrieval-agent: search`
+    denies: bool = False  # else it grants
 
 
 class Grant(NamedTuple):
@@ -20,6 +22,7 @@ class Grant(NamedTuple):
     delegation: DelegationMode
     scopes: frozenset[str]  # beside the action's own
     max_hops: int | None
+    times: Times | None = None  # None: always
 
 
 class Verdict(NamedTuple):

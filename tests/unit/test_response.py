@@ -44,6 +44,8 @@ STATUSES = {
     "action_mismatch": ("deny", 403, 7),
     "not_in_matrix": ("deny", 403, 7),
     "denied_by_rule": ("deny", 403, 7),
+    "outside_window": ("deny", 403, 7),
+    "timestamp_stale": ("deny", 403, 7),
     "egress_denied": ("deny", 403, 7),
     "injection_detected": ("deny", 400, 3),
     "request_malformed": ("deny", 400, 3),

@@ -146,8 +146,8 @@ def test_verdict_names_its_rule(tmp_path: Path) -> None:
     verdicts = {
         ("a", "b", "read"): allowed("0.yaml:7", "@g -> b: read"),
         ("a", "c", "write"): allowed("0.yaml:8", "@g -> c: write"),
-        ("a", "d", "search"): Verdict(DENIED, Rule("0.yaml:12", "deny @g -> d: * because blast radius")),
-        ("a", "c", "read"): Verdict(DENIED, Rule("0.yaml:13", "deny a -> c: read")),
+        ("a", "d", "search"): Verdict(DENIED, Rule("0.yaml:12", "deny @g -> d: * because blast radius", denies=True)),
+        ("a", "c", "read"): Verdict(DENIED, Rule("0.yaml:13", "deny a -> c: read", denies=True)),
         ("a", "b", "write"): Verdict(NOT_IN_MATRIX, None),
     }
     assert verdicts == {call: verdict_on(policy, *call) for call in verdicts}
