@@ -12,7 +12,7 @@ from ext_authz.documents.models import Cell, DelegationMode
 # By key: whether the first value asks for no more than the second.
 _NO_STRICTER: Mapping[str, Callable[[Any, Any], bool]] = {
     "scopes": lambda one, other: set(one) <= set(other),
-    "not_during": lambda one, other: set(one) <= set(other),
+    "not_during": lambda one, other: set(one or ()) <= set(other or ()),
     "max_hops": lambda one, other: one is None or (other is not None and one >= other),
     "delegation": lambda one, other: one in ("optional", other),
     "access_token": lambda one, other: one in (None, "optional", other),
