@@ -73,6 +73,7 @@ def _path(operation: Operation) -> dict[str, Any]:
 
 
 def _notes(calls: Calls) -> Iterator[str]:
+    yield from calls.everywhere
     for call in calls.permissions:
         conditions = conditions_of(call.grants)
         if not call.operations:

@@ -89,6 +89,7 @@ def _path(operation: Operation) -> str:
 
 
 def _notes(calls: Calls) -> Iterator[str]:
+    yield from calls.everywhere
     for call in calls.permissions:
         conditions = conditions_of(call.grants)
         if not call.operations:

@@ -76,6 +76,7 @@ class Calls:
 
     permissions: tuple[Permission, ...]
     prohibitions: tuple[Prohibition, ...]
+    everywhere: tuple[str, ...] = ()  # what is asked of every call, for notes
 
     @property
     def workloads(self) -> list[SpiffeId]:
@@ -93,6 +94,7 @@ class Calls:
         return Calls(
             tuple(call for call in self.permissions if call.resource == resource),
             tuple(call for call in self.prohibitions if call.resource == resource),
+            self.everywhere,
         )
 
 
@@ -109,13 +111,22 @@ def calls_of(documents: PolicyDocuments, policy: Policy) -> Calls:
         Prohibition(*_workloads(subject, resource), action, operations.get(action, ()), rule)
         for (subject, resource, action), rule in denials.items()
     ]
-    return Calls(tuple(sorted(permissions, key=_order)), tuple(sorted(prohibitions, key=_order)))
+    everywhere = tuple(beyond_matrix(policy))
+    return Calls(tuple(sorted(permissions, key=_order)), tuple(sorted(prohibitions, key=_order)), everywhere)
 
 
 def conditions_of(grants: Iterable[Grant]) -> str:
     """Say what a call needs beside subject, resource and action; empty where some grant asks for nothing."""
     asked = [list(_conditions(grant)) for grant in grants]
     return "" if [] in asked else " or ".join(" and ".join(each) for each in asked)
+
+
+def beyond_matrix(policy: Policy) -> Iterator[str]:
+    """Say what a policy asks of every call, whatever the matrix grants."""
+    for window in policy.windows.closed:
+        yield f"closed {window.name} ({window.where}): no calls at all while this window is open"
+    if policy.requires_timestamp:
+        yield "require_timestamp: every call needs a fresh x-request-timestamp"
 
 
 def by_name(workloads: Iterable[SpiffeId]) -> list[SpiffeId]:
@@ -151,10 +162,12 @@ def _conditions(grant: Grant) -> Iterator[str]:
         yield f"in a chain the scopes {', '.join(sorted(grant.scopes))}"
     if grant.max_hops is not None:
         yield f"in a chain at most {grant.max_hops} hops"
+    if grant.times is not None:
+        yield "the time to be inside its windows"
     asked: Mapping[str, object] = grant._asdict()
     for name, value in asked.items():
         if name not in _SAID and value != Grant._field_defaults.get(name):
             yield name.replace("_", " ")
 
 
-_SAID = frozenset({"rule", "delegation", "scopes", "max_hops"})
+_SAID = frozenset({"rule", "delegation", "scopes", "max_hops", "times"})

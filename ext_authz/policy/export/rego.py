@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.export.model import Exported, ExportError
+from ext_authz.policy.export.model import Exported, ExportError, beyond_matrix
 from ext_authz.policy.verdict import Grant
 
 _CHECKED = frozenset({"rule", "delegation", "scopes", "max_hops"})
@@ -70,6 +70,7 @@ _ANY_HOPS = 1_000_000
 def to_rego(policy: Policy) -> Exported:
     """Return the module. Raises ExportError when a grant asks for what Rego cannot see."""
     problems = sorted({problem for grants in policy.matrix.grants.values() for problem in _problems(grants)})
+    problems += [f"Rego cannot check: {each}" for each in beyond_matrix(policy)]
     if problems:
         raise ExportError(problems)
     grants: dict[str, Any] = {}
