@@ -27,7 +27,9 @@ SCOPES = {"read": "kb:read", "write": "write"}
 CALLS = list(product(AGENTS, AGENTS, ACTIONS))
 
 Document = dict[str, Any]
+Call = tuple[str, str, str]
 Shown = tuple[frozenset[str], int] | None  # scopes and hops of a chain
+Question = tuple[Call, Shown]
 
 names = st.sampled_from(AGENTS)
 actions = st.sampled_from(ACTIONS)
@@ -70,7 +72,7 @@ def workload(name: str) -> SpiffeId:
     return SpiffeId.parse_workload(f"spiffe://agents.example.com/{name}")
 
 
-def by_engine(policy: Policy, call: tuple[str, str, str], shown: Shown) -> tuple[str, str]:
+def by_engine(policy: Policy, call: Call, shown: Shown) -> tuple[str, str]:
     """Return reason and rule as the decision gets them."""
     request = AuthorizationRequest(workload(call[0]), call[2], workload(call[1]), Context(0))
     reason, rule, grants = policy.matrix.evaluate(request)
@@ -89,17 +91,26 @@ def chain_of(shown_scopes: frozenset[str], hops: int) -> Delegation:
     return Delegation("user:1", None, shown_scopes, frozenset(), 0, hops, agents, workload("sts"), (), 0, once=False)
 
 
-def by_rego(module: Interpreter, call: tuple[str, str, str], shown: Shown) -> tuple[str, str]:
-    """Return reason and rule as a Rego interpreter does."""
+def by_rego(policy: Policy, questions: list[Question]) -> Iterator[tuple[str, str]]:
+    """Yield reasons and rules as a Rego interpreter does, which compiles the module once."""
+    interpreter = Interpreter()
+    interpreter.add_module("policy", to_rego(policy).text)
+    bundle = interpreter.build("data.ext_authz.decision")
+    for question in questions:
+        interpreter.set_input(asked(*question))
+        [answer] = json.loads(str(interpreter.query_bundle(bundle)))["expressions"]
+        assert answer["allow"] is (answer["reason"] == "allowed")
+        yield answer["reason"], answer["rule"]
+
+
+def asked(call: Call, shown: Shown) -> dict[str, Any]:
+    """Return a question in the form that the module documents."""
     delegation = None if shown is None else {"scopes": sorted(shown[0]), "hops": shown[1]}
     question = {"subject": workload(call[0]).uri, "resource": workload(call[1]).uri, "action": call[2]}
-    module.set_input({**question, "delegation": delegation})
-    [answer] = json.loads(str(module.query("data.ext_authz.decision")))["expressions"]
-    assert answer["allow"] is (answer["reason"] == "allowed")
-    return answer["reason"], answer["rule"]
+    return {**question, "delegation": delegation}
 
 
-def by_reading(documents: list[Document], call: tuple[str, str, str], shown: Shown) -> str:
+def by_reading(documents: list[Document], call: Call, shown: Shown) -> str:
     """Return the reason by reading all documents from top to bottom."""
     subject, resource, action = call
     for document in documents:
@@ -118,7 +129,7 @@ def who(document: Document, subject: str) -> list[str]:
     return document["groups"]["g"] if subject == "@g" else [subject]
 
 
-def cells_about(documents: list[Document], call: tuple[str, str, str]) -> Iterator[Document]:
+def cells_about(documents: list[Document], call: Call) -> Iterator[Document]:
     for document in documents:
         for subject, row in document["matrix"].items():
             for resource, cell in row.items():
@@ -140,12 +151,10 @@ def unmet(cell: Document, action: str, shown: Shown) -> str | None:
 def check_agreement(documents: list[Document], shown: list[Shown]) -> None:
     """Compare the three on every call with each of these chains."""
     policy = compiled(documents)
-    module = Interpreter()
-    module.add_module("policy", to_rego(policy).text)
-    for call, chain in product(CALLS, shown):
-        answer = by_engine(policy, call, chain)
-        assert answer == by_rego(module, call, chain)
-        assert answer[0] == by_reading(documents, call, chain)
+    questions = list(product(CALLS, shown))
+    answers = [by_engine(policy, *question) for question in questions]
+    assert answers == list(by_rego(policy, questions))
+    assert [reason for reason, _ in answers] == [by_reading(documents, *question) for question in questions]
 
 
 policies = st.lists(matrices, min_size=1, max_size=2)
