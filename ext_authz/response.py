@@ -6,7 +6,7 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue
@@ -18,7 +18,6 @@ from ext_authz.errors import Outcome, Reason
 from ext_authz.pb.core_pb2 import HeaderValue, HeaderValueOption
 from ext_authz.pb.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from ext_authz.pb.http_status_pb2 import HttpStatus
-from ext_authz.tokens.chain import Delegation
 
 # Bytes of a denial's body. The rendered Envoy configuration cuts at 4,096, which would cut JSON in the middle.
 MAX_BODY_BYTES = 2048
@@ -31,8 +30,8 @@ ACTION_HEADER = "x-authz-action"
 ON_BEHALF_OF_HEADER = "x-authz-on-behalf-of"
 SCOPES_HEADER = "x-authz-scopes"
 ACTORS_HEADER = "x-authz-actors"
-# Set when a delegation chain was verified; removed otherwise.
-DELEGATION_HEADERS = (ON_BEHALF_OF_HEADER, SCOPES_HEADER, ACTORS_HEADER)
+# Set when a delegation chain or an access token was verified; removed otherwise.
+AUTHORITY_HEADERS = (ON_BEHALF_OF_HEADER, SCOPES_HEADER, ACTORS_HEADER)
 
 
 def to_check_response(decision: Decision) -> bytes:
@@ -61,18 +60,21 @@ def _allow(decision: Decision) -> CheckResponse:
     decision_id.header.value = decision.decision_id
     subject.header.value = decision.identity.subject.uri
     action.header.value = decision.action.name
-    if decision.delegation is None:
-        response.ok_response.headers_to_remove.extend(DELEGATION_HEADERS)
+    if decision.delegation is None and decision.access_token is None:
+        response.ok_response.headers_to_remove.extend(AUTHORITY_HEADERS)
     else:
-        response.ok_response.headers.extend(_delegation_headers(decision.delegation))
+        response.ok_response.headers.extend(_authority_headers(decision))
+        if decision.delegation is None:
+            response.ok_response.headers_to_remove.append(ACTORS_HEADER)
     return response
 
 
-def _delegation_headers(delegation: Delegation) -> Iterable[HeaderValueOption]:
-    """Tell the agent for whom it acts, with which scopes, and who acted before, as lists with spaces."""
-    yield _option(ON_BEHALF_OF_HEADER, delegation.on_behalf_of)
-    yield _option(SCOPES_HEADER, " ".join(sorted(delegation.scopes)))
-    yield _option(ACTORS_HEADER, " ".join(actor.uri for actor in delegation.actors))
+def _authority_headers(decision: Decision) -> Iterator[HeaderValueOption]:
+    """Tell the agent for whom it acts, with which scopes, and who acted before in a chain, as lists with spaces."""
+    yield _option(ON_BEHALF_OF_HEADER, decision.on_behalf_of)
+    yield _option(SCOPES_HEADER, " ".join(sorted(decision.scopes)))
+    if decision.delegation is not None:
+        yield _option(ACTORS_HEADER, " ".join(actor.uri for actor in decision.delegation.actors))
 
 
 def _denial(decision: Decision) -> CheckResponse:
@@ -86,10 +88,17 @@ def _denial(decision: Decision) -> CheckResponse:
     decision_id, content_type, _ = denied.headers
     decision_id.header.value = decision.decision_id
     content_type.header.value = "text/plain" if is_grpc else "application/problem+json"
-    if meaning.http_status == 401:
-        denied.headers.append(_CHALLENGE)
+    if decision.reason is Reason.OIDC_SCOPE:
+        denied.headers.append(_insufficient_scope(decision.needed_scopes))
+    elif meaning.http_status == 401:
+        denied.headers.append(_CHALLENGES.get(decision.reason, _CHALLENGE))
     denied.body = (_line(decision) if is_grpc else _problem(decision))[:MAX_BODY_BYTES]
     return response
+
+
+def _insufficient_scope(scopes: Iterable[str]) -> HeaderValueOption:
+    """RFC 6750 section 3.1: what the token should have had. Scopes of ours hold nothing that ends a quoted text."""
+    return _option(_CHALLENGE_HEADER, f'{_BEARER}, error="insufficient_scope", scope="{" ".join(scopes)}"')
 
 
 def _problem(decision: Decision) -> str:
@@ -140,4 +149,16 @@ _DENIAL_TEMPLATE = CheckResponse(
     )
 )
 # RFC 9110 section 11.6.1 wants a challenge; ours is the connection's certificate, for which no scheme is registered.
-_CHALLENGE = _option("www-authenticate", 'SPIFFE realm="ext_authz"')
+_CHALLENGE_HEADER = "www-authenticate"
+_CHALLENGE = _option(_CHALLENGE_HEADER, 'SPIFFE realm="ext_authz"')
+# RFC 6750 section 3: no error where nothing was shown.
+_BEARER = 'Bearer realm="ext_authz"'
+_CHALLENGES = {Reason.OIDC_MISSING: _option(_CHALLENGE_HEADER, _BEARER)} | {
+    reason: _option(
+        _CHALLENGE_HEADER, f'{_BEARER}, error="invalid_token", error_description="{reason.meaning.sentence}"'
+    )
+    for reason in (
+        *(Reason.OIDC_MALFORMED, Reason.OIDC_SIGNATURE, Reason.OIDC_EXPIRED, Reason.OIDC_ISSUER),
+        *(Reason.OIDC_AUDIENCE, Reason.OIDC_LIFETIME, Reason.OIDC_BINDING),
+    )
+}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ext_authz.action.routes import RouteError, RouteTable
 from ext_authz.documents.loader import PolicyDocuments, Source
-from ext_authz.documents.models import ActionEntry, ActionRegistry
+from ext_authz.documents.models import AccessTokenMode, ActionEntry, ActionRegistry
 from ext_authz.documents.reader import quoted
 from ext_authz.errors import Reason, Refusal
 from ext_authz.identity.names import Names
@@ -25,7 +25,8 @@ class Action:
     asserted: bool
     resources: frozenset[SpiffeId] | None  # None: every resource
     screens_body: bool
-    scope: str  # needed in a delegation chain
+    scope: str  # needed in a delegation chain, and in an access token
+    access_token: AccessTokenMode | None = None  # unless a cell says otherwise; None: not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,12 @@ class _Compiler:
             )
         self._lines[name] = source.line("actions", name)
         action = Action(
-            name, entry.asserted, self._resources(source, name, entry), entry.screen == "body", entry.scope or name
+            name=name,
+            asserted=entry.asserted,
+            resources=self._resources(source, name, entry),
+            screens_body=entry.screen == "body",
+            scope=entry.scope or name,
+            access_token=entry.access_token,
         )
         self.actions[name] = action
         for index, route in enumerate(entry.http):

@@ -39,6 +39,7 @@ AGENT_ACTION = "x-agent-action"
 TARGET_RESOURCE = "x-target-resource"
 REQUEST_TIMESTAMP = "x-request-timestamp"
 DELEGATION_TOKEN = "x-delegation-token"  # noqa: S105
+AUTHORIZATION = "authorization"
 AI_PROMPT = "x-ai-prompt"
 TRACEPARENT = "traceparent"
 REQUEST_ID = "x-request-id"
@@ -50,7 +51,7 @@ TRANSFER_ENCODING = "transfer-encoding"
 # Kept, at most once each, printable ASCII.
 _STRICT_HEADERS = frozenset(
     {
-        *(XFCC, PARTIAL_BODY, AGENT_ACTION, TARGET_RESOURCE, REQUEST_TIMESTAMP, DELEGATION_TOKEN, "authorization"),
+        *(XFCC, PARTIAL_BODY, AGENT_ACTION, TARGET_RESOURCE, REQUEST_TIMESTAMP, DELEGATION_TOKEN, AUTHORIZATION),
         *(CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING),
     }
 )

@@ -5,17 +5,25 @@
 3. It returns a decision for every input; nothing escapes it. What fails inside is `internal_error`, never an allow.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ext_authz.action.registry import Action
-from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, REQUEST_TIMESTAMP, TARGET_RESOURCE, Attributes
+from ext_authz.attributes.request import (
+    AGENT_ACTION,
+    AUTHORIZATION,
+    DELEGATION_TOKEN,
+    REQUEST_TIMESTAMP,
+    TARGET_RESOURCE,
+    Attributes,
+)
 from ext_authz.decision.controls import NO_CONTROLS, Controls
 from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
 from ext_authz.decision.screening import scan_request
 from ext_authz.decision.stopwatch import Stopwatch
-from ext_authz.errors import NotAllowed, Reason, Refusal, Undecided
+from ext_authz.errors import InsufficientScope, NotAllowed, Reason, Refusal, Undecided
 from ext_authz.faults import place_of
 from ext_authz.identity.identify import Identifier, Identity
 from ext_authz.identity.names import Names
@@ -24,7 +32,8 @@ from ext_authz.injection.screen import Finding, Screen
 from ext_authz.policy.compile import Policy
 from ext_authz.policy.constraints import Facts, satisfied
 from ext_authz.policy.request import AuthorizationRequest, Context
-from ext_authz.policy.verdict import Rule
+from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 DIRECTION_EXTENSION = "direction"
@@ -59,12 +68,14 @@ class _Facts(NamedTuple):
     rule: Rule | None = None
     delegation: Delegation | None = None
     findings: tuple[Finding, ...] = ()
+    access_token: AccessToken | None = None
 
     def are_sound(self) -> bool:
         """Whether a failing stage left what it should have: answer and record are made of these."""
         identity, action = isinstance(self.identity, Identity | None), isinstance(self.action, Action | None)
         rule, delegation = isinstance(self.rule, Rule | None), isinstance(self.delegation, Delegation | None)
-        return identity and action and rule and delegation and isinstance(self.findings, tuple)
+        tokens = delegation and isinstance(self.access_token, AccessToken | None)
+        return identity and action and rule and tokens and isinstance(self.findings, tuple)
 
 
 _NO_FACTS = _Facts()
@@ -73,7 +84,7 @@ _NO_FACTS = _Facts()
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     """Decide one request. Never raises."""
     policy, split = snapshot.policy, call.stopwatch.split
-    identity = action = rule = delegation = None
+    identity = action = rule = delegation = access_token = None
     findings: tuple[Finding, ...] = ()
     ending: Exception | None = None
     try:
@@ -99,8 +110,15 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         if reason is not Reason.ALLOWED:
             raise Refusal(reason)
         delegation = verify_delegation(attributes, identity, snapshot, call.now)
+        has_authorization = AUTHORIZATION in attributes.headers
+        if has_authorization:
+            access_token = verify_asked_access_token(attributes, grants, identity, snapshot, call.now)
+            check_agreement(delegation, access_token)
         split("tokens")
-        rule = satisfied(grants, Facts(request, action.scope, delegation)).rule
+        grant = satisfied(grants, Facts(request, action.scope, delegation, access_token, has_authorization))
+        rule = grant.rule
+        if access_token is not None and not grant.asks_for_access_token:
+            access_token = None  # what the grant does not ask for adds nothing to it
         split("constraints")
         findings = scan_request(snapshot.screen, attributes, action)
         split("injection")
@@ -110,7 +128,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
             raise Refusal(Reason.INJECTION_DETECTED)
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    facts = _Facts(identity, action, rule, delegation, findings)
+    facts = _Facts(identity, action, rule, delegation, findings, access_token)
     return _decision(attributes, facts, snapshot, call, ending)
 
 
@@ -144,6 +162,8 @@ def _decision(
         durations_ns=tuple(call.stopwatch.durations_ns),
         elapsed_ns=call.stopwatch.elapsed_ns,
         fault=fault,
+        access_token=facts.access_token,
+        needed_scopes=ending.scopes if isinstance(ending, InsufficientScope) else (),
     )
 
 
@@ -190,3 +210,25 @@ def verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snap
     delegation = snapshot.policy.delegation.verifier.verify(attributes, identity, now, controls.revocations)
     controls.check_delegation(delegation, now)
     return delegation
+
+
+def verify_asked_access_token(
+    attributes: Attributes, grants: Sequence[Grant], identity: Identity, snapshot: Snapshot, now: float
+) -> AccessToken | None:
+    """Verify the access token that the request carries, if any of its grants asks for one."""
+    if not any([grant.asks_for_access_token for grant in grants]):  # noqa: C419  (a generator costs more than two grants)
+        return None
+    if snapshot.policy.providers is None:
+        raise Undecided(Reason.KEYS_UNAVAILABLE)
+    controls = snapshot.controls
+    controls.check_freshness(now)
+    header = attributes.headers[AUTHORIZATION]
+    access_token = snapshot.policy.providers.verify(header, identity, now, controls.revocations)
+    controls.check_access_token(access_token, now)
+    return access_token
+
+
+def check_agreement(delegation: Delegation | None, access_token: AccessToken | None) -> None:
+    """Refuse a chain and an access token that are for different people: one of them is not this caller's."""
+    if delegation and access_token and delegation.on_behalf_of != access_token.on_behalf_of:
+        raise Refusal(Reason.OIDC_SUBJECT, "the access token is for somebody else than the delegation chain")

@@ -10,15 +10,17 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ext_authz.action.registry import Action
-from ext_authz.attributes.request import AGENT_ACTION, Attributes
+from ext_authz.attributes.request import AGENT_ACTION, AUTHORIZATION, Attributes
 from ext_authz.decision.decide import (
     Call,
     Snapshot,
+    check_agreement,
     check_direction,
     check_peer,
     check_target,
     check_trust_domain,
     decide,
+    verify_asked_access_token,
     verify_delegation,
 )
 from ext_authz.decision.model import Decision
@@ -29,6 +31,7 @@ from ext_authz.identity.identify import Identity
 from ext_authz.policy.constraints import Facts, satisfied
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 OTHER = "decide"
@@ -92,7 +95,9 @@ class _Walk:
     action: Action | None = None
     grants: tuple[Grant, ...] = ()
     delegation: Delegation | None = None
+    access_token: AccessToken | None = None
     delegation_is_known: bool = False
+    access_token_is_known: bool = False
     rule: Rule | None = None
 
     @property
@@ -111,9 +116,14 @@ class _Walk:
 
     @property
     def facts(self) -> Facts:
-        if self.action is None or not self.delegation_is_known:
+        if self.action is None or not self.has_all_tokens:
             raise _NotReachedError
-        return Facts(self.request, self.action.scope, self.delegation)
+        has_authorization = AUTHORIZATION in self.attributes.headers
+        return Facts(self.request, self.action.scope, self.delegation, self.access_token, has_authorization)
+
+    @property
+    def has_all_tokens(self) -> bool:
+        return self.delegation_is_known and self.access_token_is_known
 
 
 def _step(stage: str, run: Callable[[_Walk], str], walk: _Walk) -> Step:
@@ -186,6 +196,19 @@ def _tokens(walk: _Walk) -> str:
     )
 
 
+def _access_token(walk: _Walk) -> str:
+    if AUTHORIZATION in walk.attributes.headers:
+        walk.access_token = verify_asked_access_token(
+            walk.attributes, walk.grants, walk.identity, walk.snapshot, walk.call.now
+        )
+        check_agreement(walk.delegation, walk.access_token)
+    walk.access_token_is_known = True
+    if walk.access_token is None:
+        return "no access token that a cell asks for"
+    scopes = " ".join(sorted(walk.access_token.scopes))
+    return f"on behalf of {walk.access_token.on_behalf_of}, with {scopes or 'no scopes'}"
+
+
 def _constraints(walk: _Walk) -> str:
     facts = walk.facts
     if not walk.grants:
@@ -218,6 +241,7 @@ _STAGES: tuple[tuple[str, Callable[[_Walk], str]], ...] = (
     ("action", _action),
     ("policy", _policy),
     ("tokens", _tokens),
+    ("access token", _access_token),
     ("constraints", _constraints),
     ("injection", _injection),
 )
@@ -225,7 +249,7 @@ _STAGES: tuple[tuple[str, Callable[[_Walk], str]], ...] = (
 
 def _grant_verdicts(walk: _Walk) -> Iterator[GrantVerdict]:
     """Yield how each cell alone sees the request."""
-    for grant in walk.grants if walk.delegation_is_known else ():
+    for grant in walk.grants if walk.has_all_tokens else ():
         try:
             satisfied((grant,), walk.facts)
         except NotAllowed as refusal:

@@ -8,6 +8,7 @@ from ext_authz.errors import Meaning, Reason
 from ext_authz.identity.identify import Identity
 from ext_authz.injection.screen import Finding
 from ext_authz.policy.verdict import Rule
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 
@@ -28,11 +29,26 @@ class Decision(NamedTuple):
     durations_ns: tuple[tuple[str, int], ...]  # each finished stage, nanoseconds since the one before
     elapsed_ns: int  # from the call to the decision, the stage that refused included
     fault: str  # what failed inside when the reason is internal_error: type and place, never values
+    access_token: AccessToken | None = None  # verified, and asked for by the rule
+    needed_scopes: tuple[str, ...] = ()  # what the access token should have had, when the reason is oidc_scope
 
     @property
     def meaning(self) -> Meaning:
         """Outcome, statuses and sentence of the reason."""
         return self.reason.meaning
+
+    @property
+    def on_behalf_of(self) -> str:
+        """For whom the caller acts, verified; empty when it acts on its own authority."""
+        token = self.delegation or self.access_token
+        return token.on_behalf_of if token else ""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What the caller may do for them: with a chain and an access token, what both allow."""
+        if self.delegation is None:
+            return self.access_token.scopes if self.access_token else frozenset()
+        return self.delegation.scopes & self.access_token.scopes if self.access_token else self.delegation.scopes
 
     def overruled(self, reason: Reason, detail: str = "", fault: str = "") -> "Decision":
         """Return this decision with another outcome, for what fails after it was made."""

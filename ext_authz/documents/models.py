@@ -37,6 +37,20 @@ MOMENT_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d
 Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN)]
 Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN)]
 DelegationMode = Literal["required", "optional", "forbidden"]
+AccessTokenMode = Literal["required", "optional", "forbidden"]
+
+# An issuer of access tokens, compared letter by letter: OpenID Connect Discovery 1.0 section 3 knows no query and no fragment.
+ISSUER_PATTERN = r"^https?://[A-Za-z0-9.-]{1,253}(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?$"
+# For whom a token of an issuer counts: `{sub}` once, and what makes it one of this issuer's.
+ON_BEHALF_OF_PATTERN = r"^[!-z|~]{0,64}\{sub\}[!-z|~]{0,64}$"
+# A scope as an issuer names it (RFC 6749 section 3.3).
+FOREIGN_SCOPE_PATTERN = r"^[!#-\[\]-~]{1,255}$"
+# An audience or a client: what a URL, an id or a name can be.
+OAUTH_NAME_PATTERN = r"^[!-~](?:[ -~]{0,253}[!-~])?$"
+
+IssuerUrl = Annotated[str, StringConstraints(pattern=ISSUER_PATTERN, max_length=1024)]
+ForeignScope = Annotated[str, StringConstraints(pattern=FOREIGN_SCOPE_PATTERN)]
+OAuthName = Annotated[str, StringConstraints(pattern=OAUTH_NAME_PATTERN)]
 
 # A window's name: as an action's.
 WINDOW_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
@@ -59,10 +73,11 @@ class Cell(Model):
 
     actions: Annotated[list[ActionName], Field(min_length=1)]
     delegation: DelegationMode | None = None  # absent: what the Delegation document says
-    scopes: list[Scope] = []  # needed in the chain beside the action's own
+    scopes: list[Scope] = []  # needed in chain and access token beside the action's own
     max_hops: Annotated[int, Field(ge=1, le=6)] | None = None  # workload-to-workload calls in the chain
     during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # at least one of these windows is open
     not_during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # none of these is
+    access_token: AccessTokenMode | None = None  # absent: what the action says
 
 
 def _long_form(cell: Any) -> Any:
@@ -108,6 +123,7 @@ class ActionEntry(Model):
     resources: Annotated[list[Name], Field(min_length=1)] | None = None  # absent: on every resource
     scope: Scope | None = None  # needed in a delegation chain; absent: the action's name
     screen: Literal["body", "headers"] = "body"  # "headers": the body is not read, as for uploads and streams
+    access_token: Literal["required", "optional"] | None = None  # absent: `authorization` is not looked at
 
 
 class ActionRegistry(Model):
@@ -144,6 +160,41 @@ class Delegation(Model):
     keys: dict[Name, str] = {}  # issuer -> JWK set, a file beside the documents or an https:// address
     max_stale: Duration = "1h"  # how long keys from an address count after it was last heard of
     bundles: dict[str, str] = {}  # trust domain -> PEM certificates, a file beside the documents or an absolute path
+
+
+def _as_list(value: Any) -> Any:
+    """Turn one text into a list of it."""
+    return [value] if isinstance(value, str) else value
+
+
+class IdentityProvider(Model):
+    """An issuer of access tokens, and what its tokens count for."""
+
+    issuer: IssuerUrl
+    audience: Annotated[list[OAuthName], Field(min_length=1), BeforeValidator(_as_list)]
+    keys: Annotated[str, StringConstraints(min_length=1)] | None = None  # absent: what the issuer's metadata names
+    max_stale: Duration = "1h"  # how long keys from an address count after it was last heard of
+    token_types: Annotated[list[Literal["at+jwt", "JWT"]], Field(min_length=1)] = ["at+jwt"]
+    max_ttl: Duration = "15m"
+    clients: (
+        Annotated[
+            dict[OAuthName, Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]], Field(min_length=1)
+        ]
+        | None
+    ) = None  # `azp` or `client_id` -> who may show its tokens; absent: everybody
+    on_behalf_of: Annotated[str, StringConstraints(pattern=ON_BEHALF_OF_PATTERN)] = "user:{sub}"
+    scope_claim: Literal["scope", "scp"] = "scope"
+    scopes: Annotated[dict[ForeignScope, Annotated[list[Scope], Field(min_length=1)]], Field(min_length=1)] | None = (
+        None  # a scope of the issuer -> scopes of ours; absent: they are the same
+    )
+
+
+class IdentityProviders(Model):
+    """Whose access tokens count."""
+
+    kind: Literal["IdentityProviders"]
+    version: Literal[1] = 1
+    providers: Annotated[list[IdentityProvider], Field(min_length=1, max_length=32)]
 
 
 class SuiteDelegation(Model):
@@ -223,11 +274,12 @@ class TimeWindows(Model):
     closed: list[WindowName] = []  # no calls at all in these
 
 
-PolicyModel = PermissionMatrix | ActionRegistry | Delegation | TimeWindows | TestSuite
+PolicyModel = PermissionMatrix | ActionRegistry | Delegation | IdentityProviders | TimeWindows | TestSuite
 
 POLICY_KINDS: dict[str, type[PolicyModel]] = {
     "TimeWindows": TimeWindows,
     "Delegation": Delegation,
+    "IdentityProviders": IdentityProviders,
     "TestSuite": TestSuite,
     "PermissionMatrix": PermissionMatrix,
     "ActionRegistry": ActionRegistry,
@@ -237,7 +289,6 @@ POLICY_KINDS: dict[str, type[PolicyModel]] = {
 PLANNED_KINDS = frozenset(
     {
         "EgressAllowlist",
-        "IdentityProviders",
         "InjectionGuard",
         "Limits",
         "TrustDomains",
@@ -245,7 +296,7 @@ PLANNED_KINDS = frozenset(
 )
 PLANNED_KEYS = frozenset(
     {
-        *("access_token", "rate", "when"),  # of a cell
+        *("rate", "when"),  # of a cell
         "mode",  # of a document
         *("a2a", "budget", "endpoints", "grpc", "mcp", "presets"),  # of an ActionRegistry
     }

@@ -14,10 +14,14 @@ from ext_authz.documents.models import (
     DENIED_ACTION_PATTERN,
     DURATION_PATTERN,
     END_PATTERN,
+    FOREIGN_SCOPE_PATTERN,
     HEADER_PATTERN,
     HTTP_ROUTE_PATTERN,
+    ISSUER_PATTERN,
     METHOD_PATTERN,
     MOMENT_PATTERN,
+    OAUTH_NAME_PATTERN,
+    ON_BEHALF_OF_PATTERN,
     PLANNED_KEYS,
     SCOPE_PATTERN,
     START_PATTERN,
@@ -65,6 +69,14 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("windows", _ANY): "a mapping with `from` and `to`",
     ("windows", _ANY, "days"): "a list of days, such as [mon, tue]",
     ("closed",): "a list of windows",
+    ("providers",): "a list of mappings with `issuer` and `audience`",
+    ("providers", _ANY): "a mapping with `issuer` and `audience`",
+    ("providers", _ANY, "audience"): "a text or a list of texts",
+    ("providers", _ANY, "token_types"): "a list of `at+jwt` and `JWT`",
+    ("providers", _ANY, "clients"): "a mapping from clients to who may show their tokens",
+    ("providers", _ANY, "clients", _ANY): "a name or a list of names",
+    ("providers", _ANY, "scopes"): "a mapping from scopes of the issuer to lists of scopes",
+    ("providers", _ANY, "scopes", _ANY): "a list of scopes",
 }
 # fmt: on
 
@@ -82,6 +94,10 @@ _FORMS = {
     END_PATTERN: "is not a time of day: expected hours and minutes from 00:00 to 24:00, in quotes",
     WINDOW_NAME_PATTERN: "is not a window's name: lower-case letters, digits, dash and underscore, at most 64, a letter or digit first",
     SUBJECTS_PATTERN: "is not a subject: printable ASCII without spaces, and `*` at the end only",
+    ISSUER_PATTERN: "is not an issuer: expected https://host/path without query, as its tokens write it",
+    ON_BEHALF_OF_PATTERN: "does not say for whom: expected `{sub}` once, such as user:{sub}, in printable ASCII without spaces",
+    FOREIGN_SCOPE_PATTERN: 'is not a scope of an issuer: printable ASCII without spaces, `"` and `\\`, at most 255',
+    OAUTH_NAME_PATTERN: "is not what a token can name: printable ASCII, at most 255, no space at either end",
 }
 
 

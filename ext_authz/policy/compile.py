@@ -19,6 +19,7 @@ from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.keys import KeySet, KeySource
+from ext_authz.tokens.providers import ProviderPolicy, compile_providers
 
 # Stands in for a trust domain that is missing or wrong, so that the rest of the policy can be checked too (RFC 2606).
 NO_TRUST_DOMAIN = "missing.invalid"
@@ -35,15 +36,21 @@ class Policy:
     digest: str  # SHA-256 of the files, hexadecimal
     windows: Windows = field(default_factory=Windows)
     requires_timestamp: bool = False
+    providers: ProviderPolicy | None = None  # None: no access token can be verified
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
         """The addresses that keys are fetched from."""
-        return frozenset(self.delegation.sources.values() if self.delegation else ())
+        documents = (self.delegation, self.providers)
+        return frozenset(source for document in documents if document for source in document.sources.values())
 
     def with_keys(self, found: Mapping[KeySource, KeySet]) -> "Policy":
         """Return this policy with the keys that its addresses hold now."""
-        return replace(self, delegation=self.delegation.with_keys(found)) if self.delegation else self
+        return replace(
+            self,
+            delegation=self.delegation and self.delegation.with_keys(found),
+            providers=self.providers and self.providers.with_keys(found),
+        )
 
     @property
     def grant_count(self) -> int:
@@ -62,6 +69,7 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     names = _names(documents, problems)
     registry = compile_registry(documents, names, problems)
     delegation = compile_delegation(documents, names, problems)
+    providers = compile_providers(documents, names, problems)
     usual: DelegationMode = "required" if delegation is not None and delegation.required else "optional"
     windows = compile_windows(documents, problems)
     matrix = _MatrixCompiler(names, registry, windows, usual, problems)
@@ -73,9 +81,10 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
         raise PolicyError(problems)
     requires_timestamp = any(source.model.require_timestamp for source in documents.of(PermissionMatrix))
     digest = documents.digest
-    if delegation is not None:
-        digest = hashlib.sha256(f"{digest} {delegation.digest}".encode()).hexdigest()
-    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp)
+    for keys in (delegation, providers):
+        if keys is not None:
+            digest = hashlib.sha256(f"{digest} {keys.digest}".encode()).hexdigest()
+    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp, providers)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
@@ -158,7 +167,15 @@ class _MatrixCompiler:
             place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
             self._check_action(action, f"{source.path}:{place.line}:{place.column}")
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
-            grant = Grant(rule, cell.delegation or self._usual, frozenset(cell.scopes), cell.max_hops, times)
+            registered = self._registry.actions.get(action)
+            grant = Grant(
+                rule=rule,
+                delegation=cell.delegation or self._usual,
+                scopes=frozenset(cell.scopes),
+                max_hops=cell.max_hops,
+                times=times,
+                access_token=cell.access_token or (registered.access_token if registered else None),
+            )
             for subject in subjects:
                 if resource is not None:
                     self.grants.setdefault((subject.uri, resource.uri, action), []).append(grant)

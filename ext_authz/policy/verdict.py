@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
-from ext_authz.documents.models import DelegationMode
+from ext_authz.documents.models import AccessTokenMode, DelegationMode
 from ext_authz.errors import Reason
 from ext_authz.policy.windows import Times
+
+_ASKING = frozenset({"required", "optional"})
 
 
 class Rule(NamedTuple):
@@ -23,6 +25,12 @@ class Grant(NamedTuple):
     scopes: frozenset[str]  # beside the action's own
     max_hops: int | None
     times: Times | None = None  # None: always
+    access_token: AccessTokenMode | None = None  # None: `authorization` is not looked at
+
+    @property
+    def asks_for_access_token(self) -> bool:
+        """Whether an access token that comes is verified for this grant."""
+        return self.access_token in _ASKING
 
 
 class Verdict(NamedTuple):

@@ -16,8 +16,9 @@ from cryptography import x509
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
+from ext_authz.memo import TextCache
 from ext_authz.tokens.claims import MAX_TTL_SECONDS, ClaimError, Claims, Origin
-from ext_authz.tokens.jws import UnverifiedLink, decode_link, encode_base64url, malformed, split_chain
+from ext_authz.tokens.jws import UnverifiedToken, decode_link, encode_base64url, malformed, split_chain
 from ext_authz.tokens.keys import TrustedKeys
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 from ext_authz.tokens.signature import VerificationKey
@@ -128,33 +129,13 @@ def verify_chain(
     return _delegation(links, trust)
 
 
-class LinkCache:
+class LinkCache(TextCache[_Link]):
     """Links whose signature was verified with the keys of one DelegationTrust, by their text.
 
-    Make a new one when keys or bundles change. Two generations of at most `max_characters` of text each.
+    Make a new one when keys or bundles change.
     """
 
-    __slots__ = ("_max_characters", "_old", "_young", "_young_characters")
-
-    def __init__(self, max_characters: int = 8 * 1024 * 1024) -> None:
-        self._max_characters = max_characters
-        self._young: dict[str, _Link] = {}
-        self._old: dict[str, _Link] = {}
-        self._young_characters = 0
-
-    def get(self, text: str) -> _Link | None:
-        """Return the verified link of a token, if it was seen lately."""
-        link = self._young.get(text)
-        if link is None and (link := self._old.get(text)) is not None:
-            self.put(text, link)
-        return link
-
-    def put(self, text: str, link: _Link) -> None:
-        """Remember a verified link."""
-        if self._young_characters + len(text) > self._max_characters:
-            self._old, self._young, self._young_characters = self._young, {}, 0
-        self._young[text] = link
-        self._young_characters += len(text)
+    __slots__ = ()
 
 
 def _verified(
@@ -169,7 +150,7 @@ def _verified(
     return link
 
 
-def _verify_link(link: UnverifiedLink, index: int, presentation: Presentation, keys: TrustedKeys) -> _Link:
+def _verify_link(link: UnverifiedToken, index: int, presentation: Presentation, keys: TrustedKeys) -> _Link:
     """Check header, claims and signature of one link."""
     reference = link.header.keys() & _REFERENCES
     if link.header.keys() != {"alg", "typ", *reference} or len(reference) != 1:

@@ -1,6 +1,7 @@
 """The answer to Envoy: explicit status, headers that no forged copy survives, denials that tell and do not leak."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ext_authz.attributes.request import parse_attributes
 from ext_authz.decision.decide import Call, refuse
 from ext_authz.decision.model import Decision
 from ext_authz.decision.stopwatch import Stopwatch
-from ext_authz.errors import NotAllowed, Outcome, Reason
+from ext_authz.errors import InsufficientScope, NotAllowed, Outcome, Reason
 from ext_authz.pb.core_pb2 import HeaderValueOption
 from ext_authz.pb.external_auth_pb2 import CheckResponse
 from ext_authz.response import MAX_BODY_BYTES, emergency_response, to_check_response
@@ -37,6 +38,16 @@ STATUSES = {
     "token_scope": ("deny", 403, 7),
     "token_forbidden": ("deny", 403, 7),
     "hops_exceeded": ("deny", 403, 7),
+    "oidc_missing": ("deny", 401, 16),
+    "oidc_malformed": ("deny", 401, 16),
+    "oidc_signature": ("deny", 401, 16),
+    "oidc_expired": ("deny", 401, 16),
+    "oidc_issuer": ("deny", 401, 16),
+    "oidc_audience": ("deny", 401, 16),
+    "oidc_lifetime": ("deny", 401, 16),
+    "oidc_binding": ("deny", 401, 16),
+    "oidc_scope": ("deny", 403, 7),
+    "oidc_subject": ("deny", 403, 7),
     "revoked": ("deny", 403, 7),
     "trust_domain": ("deny", 403, 7),
     "resource_mismatch": ("deny", 403, 7),
@@ -68,10 +79,24 @@ DENIALS = [reason for reason in Reason if reason is not Reason.ALLOWED]
 GRPC = QUESTION.but(without=["content-type"], headers=[("content-type", "application/grpc+proto")])
 
 
+# What a denial challenges its caller with, where it is not the certificate of the connection.
+CHALLENGES = {
+    "oidc_missing": 'Bearer realm="ext_authz"',
+    **{
+        reason: f'Bearer realm="ext_authz", error="invalid_token", error_description="{Reason(reason).meaning.sentence}"'
+        for reason in (
+            *("oidc_malformed", "oidc_signature", "oidc_expired", "oidc_issuer"),
+            *("oidc_audience", "oidc_lifetime", "oidc_binding"),
+        )
+    },
+}
+
+
 def _denied(reason: Reason, detail: str = "", question: Question = QUESTION) -> Decision:
     attributes = parse_attributes(question.serialized())
     call = Call("0" * 32, NOW, Stopwatch(lambda: 0))
-    return refuse(attributes, default_snapshot(), call, NotAllowed(reason, detail))
+    refusal = InsufficientScope(["kb:search", "hr:read"]) if reason is Reason.OIDC_SCOPE else NotAllowed(reason, detail)
+    return refuse(attributes, default_snapshot(), call, refusal)
 
 
 def _answer(decision: Decision) -> CheckResponse:
@@ -160,7 +185,9 @@ def test_denial(reason: Reason) -> None:
     assert expected == json.loads(response.denied_response.body)
     headers = {"content-type": "application/problem+json", "cache-control": "no-store", "x-authz-decision-id": "0" * 32}
     if http_status == 401:
-        headers["www-authenticate"] = 'SPIFFE realm="ext_authz"'
+        headers["www-authenticate"] = CHALLENGES.get(reason.value, 'SPIFFE realm="ext_authz"')
+    if reason is Reason.OIDC_SCOPE:
+        headers["www-authenticate"] = 'Bearer realm="ext_authz", error="insufficient_scope", scope="kb:search hr:read"'
     assert headers == _headers(response.denied_response.headers)
     assert {"decision_id": "0" * 32, "reason": reason.value} == dict(response.dynamic_metadata.items())
 
@@ -181,6 +208,12 @@ def test_denied_body_is_bounded(question: Question, character: str) -> None:
     assert len(body.encode()) <= 2048 == MAX_BODY_BYTES
     if question is QUESTION:
         assert "not_in_matrix" == json.loads(body)["reason"]
+
+
+@pytest.mark.parametrize("reason", CHALLENGES)
+def test_challenge_is_quoted_text(reason: str) -> None:
+    """RFC 6750 section 3: a description has printable ASCII without quotes and backslashes."""
+    assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", Reason(reason).meaning.sentence)
 
 
 def test_subject_and_action_of_a_denial() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.access_tokens import Providers, bearing, providers, token_snapshot
 from support.authorizers import KeptRecords, answer, default_snapshot, new_authorizer, reason_of
 from support.check_requests import CERTIFICATE_SHA256, QUESTION, Question, agent
 from support.conditional_policies import OUTSIDE, conditional_snapshot
@@ -111,6 +112,20 @@ DELEGATED: list[tuple[Reason, Callable[[World], Question], Controls]] = [
     (Reason.ALLOWED, lambda _: calling(None, PLANNER, CRM), Controls(fresh_until=NOW - 1)),
     (Reason.STORE_UNAVAILABLE, lambda w: calling(w.root(once=True)), Controls()),
 ]  # fmt: skip
+# One way to each reason that an access token can bring about; `test_access_tokens.py` has the rest.
+WITH_ACCESS_TOKENS: list[tuple[Reason, Callable[[Providers], Question]]] = [
+    (Reason.ALLOWED, lambda p: bearing(p.idp.token())),
+    (Reason.OIDC_MISSING, lambda _: bearing(None)),
+    (Reason.OIDC_MALFORMED, lambda _: bearing("")),
+    (Reason.OIDC_SIGNATURE, lambda p: bearing(p.idp.token(sign=lambda _: bytes(64)))),
+    (Reason.OIDC_EXPIRED, lambda p: bearing(p.idp.token(exp=NOW))),
+    (Reason.OIDC_ISSUER, lambda p: bearing(p.idp.token(iss="https://evil.test"))),
+    (Reason.OIDC_AUDIENCE, lambda p: bearing(p.idp.token(aud="other"))),
+    (Reason.OIDC_LIFETIME, lambda p: bearing(p.idp.token(exp=NOW + 901))),
+    (Reason.OIDC_BINDING, lambda p: bearing(p.idp.token(), EVIL)),
+    (Reason.OIDC_SCOPE, lambda p: bearing(p.idp.token(scope="openid"))),
+    (Reason.OIDC_SUBJECT, lambda p: bearing(p.idp.token(sub="other"), chain=world().root())),
+]
 ELSEWHERE: dict[Reason, Callable[[], bytes]] = {
     Reason.OUTSIDE_WINDOW: lambda: new_authorizer(conditional_snapshot())[0].check(OUTSIDE.serialized()),
     Reason.INTERNAL_ERROR: lambda: new_authorizer(_broken())[0].check(QUESTION.serialized()),
@@ -145,6 +160,16 @@ def test_reason_of_a_delegation(reason: Reason, ask: Callable[[World], Question]
     assert reason.meaning.rpc_code == response.status.code
 
 
+@pytest.mark.parametrize(("reason", "ask"), WITH_ACCESS_TOKENS)
+def test_reason_of_an_access_token(reason: Reason, ask: Callable[[Providers], Question]) -> None:
+    """The call with this access token gets this reason and its record."""
+    authorizer, recorder = new_authorizer(token_snapshot())
+    response = answer(authorizer, ask(providers()).serialized())
+    [record] = recorder.records
+    assert (reason.value, reason) == (reason_of(response), record.reason), record.detail
+    assert reason.meaning.rpc_code == response.status.code
+
+
 async def test_reason_of_a_replay(tmp_path: Path) -> None:
     """A chain that may be used once is allowed once; a store that is gone says so."""
     path = tmp_path / "store" / "control.db"
@@ -171,6 +196,7 @@ def test_reason_from_within(reason: Reason) -> None:
 def test_no_reason_is_dead() -> None:
     """Every reason code of this release is in one of the tables, or is that of a replay."""
     found = {reason for reason, _ in REASONS} | {reason for reason, _, _ in DELEGATED} | ELSEWHERE.keys()
+    found |= {reason for reason, _ in WITH_ACCESS_TOKENS}
     assert set(Reason) == found | {Reason.TOKEN_REPLAYED}
 
 
