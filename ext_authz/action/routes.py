@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Generic, TypeVar
 
+from ext_authz.action.by_resource import ByResource, Resources
 from ext_authz.attributes.path import parse_target
 from ext_authz.errors import Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
 
 TargetT = TypeVar("TargetT")
-
-# None: every resource.
-Resources = frozenset[SpiffeId] | None
 
 _PARAMETER = re.compile(r"\{[a-z][a-z0-9_]*\}(:[A-Za-z][A-Za-z0-9_-]*)?")
 _TAIL_SIGN = "**"
@@ -39,7 +37,7 @@ class RouteError(ValueError):
 @dataclass(slots=True)
 class _Node(Generic[TargetT]):
     branches: dict[str, "_Node[TargetT]"] = field(default_factory=dict)
-    ends: dict[SpiffeId | None, list[TargetT]] = field(default_factory=dict)  # None: every resource
+    ends: ByResource[TargetT] = field(default_factory=ByResource)
 
 
 class RouteTable(Generic[TargetT]):
@@ -56,11 +54,10 @@ class RouteTable(Generic[TargetT]):
         method, *steps = _steps(route)
         methods = self._root.branches
         node = methods.setdefault(method, _Node())
-        rivals = [rival for other in _overlapping(node, steps) for rival in _sharing(other, resources)]
+        rivals = [rival for other in _overlapping(node, steps) for rival in other.ends.sharing(resources)]
         for step in steps:
             node = node.branches.setdefault(step, _Node())
-        for resource in (None,) if resources is None else resources:
-            node.ends.setdefault(resource, []).append(target)
+        node.ends.add(resources, target)
         if not any(step.startswith("{") for step in steps):
             self._literal[(method, "/" + "/".join(steps))] = node
         return list(dict.fromkeys(rivals))
@@ -68,10 +65,8 @@ class RouteTable(Generic[TargetT]):
     def find(self, method: str, path: str, resource: SpiffeId) -> TargetT | None:
         """Return the target of the one route that fits, or None."""
         literal = self._literal.get((method, path))
-        if literal is not None:
-            targets = literal.ends.get(resource) or literal.ends.get(None)
-            if targets:
-                return targets[0]
+        if literal is not None and (target := literal.ends.find(resource)) is not None:
+            return target
         root = self._root.branches.get(method)
         return _find(root, path, resource) if root is not None and path.startswith("/") else None
 
@@ -113,9 +108,9 @@ def _ends(nodes: Sequence[_Node[TargetT]], last: str) -> Iterator[_Node[TargetT]
 
 def _target(exact: Iterable[_Node[TargetT]], tails: Iterable[_Node[TargetT]], resource: SpiffeId) -> TargetT | None:
     for node in chain(exact, tails):
-        targets = node.ends.get(resource) or node.ends.get(None)
-        if targets:
-            return targets[0]
+        target = node.ends.find(resource)
+        if target is not None:
+            return target
     return None
 
 
@@ -161,16 +156,6 @@ def _meeting(branches: dict[str, _Node[TargetT]], step: str, *, is_last: bool) -
         return [key for key in branches if key == step or step in _verbs(key)]
     keys = (step, *([_ANY] if step else []), *(_verbs(step) if is_last else ()))
     return [key for key in keys if key in branches]
-
-
-def _sharing(node: _Node[TargetT], resources: Resources) -> Iterator[TargetT]:
-    """Yield the targets that end here on some of the resources."""
-    if resources is None:
-        for targets in node.ends.values():
-            yield from targets
-        return
-    for resource in (None, *resources):
-        yield from node.ends.get(resource, ())
 
 
 def _steps(route: str) -> list[str]:

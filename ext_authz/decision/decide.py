@@ -8,8 +8,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ext_authz.action.jsonrpc import RpcCall, read_call
 from ext_authz.action.registry import Action
-from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, REQUEST_TIMESTAMP, TARGET_RESOURCE, Attributes
+from ext_authz.attributes.request import DELEGATION_TOKEN, REQUEST_TIMESTAMP, TARGET_RESOURCE, Attributes
 from ext_authz.decision.controls import NO_CONTROLS, Controls
 from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
@@ -59,12 +60,14 @@ class _Facts(NamedTuple):
     rule: Rule | None = None
     delegation: Delegation | None = None
     findings: tuple[Finding, ...] = ()
+    rpc: RpcCall | None = None
 
     def are_sound(self) -> bool:
         """Whether a failing stage left what it should have: answer and record are made of these."""
         identity, action = isinstance(self.identity, Identity | None), isinstance(self.action, Action | None)
         rule, delegation = isinstance(self.rule, Rule | None), isinstance(self.delegation, Delegation | None)
-        return identity and action and rule and delegation and isinstance(self.findings, tuple)
+        rpc = isinstance(self.rpc, RpcCall | None)
+        return identity and action and rule and delegation and rpc and isinstance(self.findings, tuple)
 
 
 _NO_FACTS = _Facts()
@@ -73,13 +76,14 @@ _NO_FACTS = _Facts()
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     """Decide one request. Never raises."""
     policy, split = snapshot.policy, call.stopwatch.split
-    identity = action = rule = delegation = None
+    identity = action = rule = delegation = rpc = None
     findings: tuple[Finding, ...] = ()
     ending: Exception | None = None
     try:
         check_direction(attributes)
         identity = snapshot.identifier.identify(attributes, call.now)
         split("identity")
+        rpc = policy.registry.endpoint(attributes, identity.resource)
         snapshot.controls.check_caller(identity.subject, call.now)
         closed = policy.windows.closed_by(call.now) if policy.windows.closed else None
         if closed is not None:
@@ -90,8 +94,9 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         check_target(attributes, identity, policy.names)
         timestamp = attributes.headers.get(REQUEST_TIMESTAMP)
         check_freshness(timestamp, call.now, required=policy.requires_timestamp)
-        asserted = attributes.headers.get(AGENT_ACTION)
-        action = policy.registry.resolve(attributes.method, attributes.path, identity.resource, asserted)
+        if rpc is not None:
+            rpc = read_call(rpc.protocol, attributes)
+        action = policy.registry.resolve(attributes, identity.resource, rpc)
         split("action")
         request = AuthorizationRequest(identity.subject, action.name, identity.resource, Context(call.now))
         reason, rule, grants = policy.matrix.evaluate(request)
@@ -102,7 +107,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         split("tokens")
         rule = satisfied(grants, Facts(request, action.scope, delegation)).rule
         split("constraints")
-        findings = scan_request(snapshot.screen, attributes, action)
+        findings = scan_request(snapshot.screen, attributes, action, rpc)
         split("injection")
         if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
             raise TypeError("the screen did not say what it found")
@@ -110,7 +115,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
             raise Refusal(Reason.INJECTION_DETECTED)
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    facts = _Facts(identity, action, rule, delegation, findings)
+    facts = _Facts(identity, action, rule, delegation, findings, rpc)
     return _decision(attributes, facts, snapshot, call, ending)
 
 
@@ -144,6 +149,7 @@ def _decision(
         durations_ns=tuple(call.stopwatch.durations_ns),
         elapsed_ns=call.stopwatch.elapsed_ns,
         fault=fault,
+        rpc=facts.rpc,
     )
 
 

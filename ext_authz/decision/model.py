@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ext_authz.action.jsonrpc import RpcCall
 from ext_authz.action.registry import Action
 from ext_authz.attributes.request import Attributes
 from ext_authz.errors import Meaning, Reason
@@ -28,6 +29,7 @@ class Decision(NamedTuple):
     durations_ns: tuple[tuple[str, int], ...]  # each finished stage, nanoseconds since the one before
     elapsed_ns: int  # from the call to the decision, the stage that refused included
     fault: str  # what failed inside when the reason is internal_error: type and place, never values
+    rpc: RpcCall | None = None  # None: the request came to no JSON-RPC endpoint, or nobody knows to which workload
 
     @property
     def meaning(self) -> Meaning:

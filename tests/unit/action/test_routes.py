@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.check_requests import agent
 
-from ext_authz.action.routes import Resources, RouteError, RouteTable
+from ext_authz.action.by_resource import Resources
+from ext_authz.action.routes import RouteError, RouteTable
 from ext_authz.identity.spiffe_id import SpiffeId
 
 DATABASE, SEARCH = (SpiffeId.parse_workload(agent(name)) for name in ("database-agent", "retrieval-agent"))
