@@ -97,11 +97,13 @@ class Reason(StrEnum):
     PATH_AMBIGUOUS = "path_ambiguous"
     BODY_MALFORMED = "body_malformed"
     BODY_DUPLICATE_KEY = "body_duplicate_key"
+    BODY_BATCH = "body_batch"
     BODY_TRAILING = "body_trailing"
     BODY_ENCODING = "body_encoding"
     BODY_MISSING = "body_missing"
     BODY_PARTIAL = "body_partial"
     BODY_TOO_LARGE = "body_too_large"
+    BODY_CONTENT_TYPE = "body_content_type"
     INTERNAL_ERROR = "internal_error"
     KEYS_UNAVAILABLE = "keys_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
@@ -185,11 +187,13 @@ MEANINGS = {
     Reason.PATH_AMBIGUOUS: _bad_request("the path can be read in more than one way; send it normalised"),
     Reason.BODY_MALFORMED: _bad_request("the body is not valid JSON"),
     Reason.BODY_DUPLICATE_KEY: _bad_request("a JSON object in the body has the same key twice"),
+    Reason.BODY_BATCH: _bad_request("the body holds several JSON-RPC messages; send one a request"),
     Reason.BODY_TRAILING: _bad_request("data follows the JSON value in the body"),
     Reason.BODY_ENCODING: _bad_request("the body is encoded in a way that cannot be screened; send it uncompressed in UTF-8"),
     Reason.BODY_MISSING: _bad_body(411, "the body did not reach the authorization server; send content-length: 0 with an empty body"),
     Reason.BODY_PARTIAL: _bad_body(413, "the body reached the authorization server cut short"),
     Reason.BODY_TOO_LARGE: _bad_body(413, "the body is larger than the authorization server reads"),
+    Reason.BODY_CONTENT_TYPE: _bad_body(415, "a JSON-RPC call has the content type application/json"),
     Reason.INTERNAL_ERROR: _error("the authorization server failed; nothing was decided"),
     Reason.KEYS_UNAVAILABLE: _error("a token came and cannot be verified here; send none where none is needed"),
     Reason.AUDIT_UNAVAILABLE: _error("the decision could not be recorded, so it was withdrawn"),

@@ -12,6 +12,7 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue
 from google.rpc.status_pb2 import Status
 
+from ext_authz.action.jsonrpc import RpcCall
 from ext_authz.attributes.request import CONTENT_TYPE
 from ext_authz.decision.model import Decision
 from ext_authz.errors import Outcome, Reason
@@ -21,7 +22,8 @@ from ext_authz.pb.http_status_pb2 import HttpStatus
 
 # Bytes of a denial's body. The rendered Envoy configuration cuts at 4,096, which would cut JSON in the middle.
 MAX_BODY_BYTES = 2048
-# Characters of the detail in it: JSON writes one in up to twelve bytes, and the rest of the body takes less than 300.
+# Characters of the detail in it: JSON writes one in up to twelve bytes, and the rest of the body takes less than 300, also
+# with the longest id of a JSON-RPC request.
 MAX_DETAIL_CHARACTERS = 140
 
 DECISION_ID_HEADER = "x-authz-decision-id"
@@ -78,7 +80,7 @@ def _authority_headers(decision: Decision) -> Iterator[HeaderValueOption]:
 
 
 def _denial(decision: Decision) -> CheckResponse:
-    is_grpc = decision.attributes.headers.get(CONTENT_TYPE, "").startswith("application/grpc")
+    media_type, body = _denied_body(decision)
     meaning = decision.meaning
     response = CheckResponse()
     response.CopyFrom(_DENIAL_TEMPLATE)
@@ -87,18 +89,27 @@ def _denial(decision: Decision) -> CheckResponse:
     denied.status.code = meaning.http_status
     decision_id, content_type, _ = denied.headers
     decision_id.header.value = decision.decision_id
-    content_type.header.value = "text/plain" if is_grpc else "application/problem+json"
+    content_type.header.value = media_type
     if decision.reason is Reason.OIDC_SCOPE:
         denied.headers.append(_insufficient_scope(decision.needed_scopes))
     elif meaning.http_status == 401:
         denied.headers.append(_CHALLENGES.get(decision.reason, _CHALLENGE))
-    denied.body = (_line(decision) if is_grpc else _problem(decision))[:MAX_BODY_BYTES]
+    denied.body = body[:MAX_BODY_BYTES]
     return response
 
 
 def _insufficient_scope(scopes: Iterable[str]) -> HeaderValueOption:
     """RFC 6750 section 3.1: what the token should have had. Scopes of ours hold nothing that ends a quoted text."""
     return _option(_CHALLENGE_HEADER, f'{_BEARER}, error="insufficient_scope", scope="{" ".join(scopes)}"')
+
+
+def _denied_body(decision: Decision) -> tuple[str, str]:
+    """Return media type and text of a denial, in the form that the caller's client reads."""
+    if decision.rpc is not None:
+        return "application/json", _rpc_error(decision, decision.rpc)
+    if decision.attributes.headers.get(CONTENT_TYPE, "").startswith("application/grpc"):
+        return "text/plain", _line(decision)
+    return "application/problem+json", _problem(decision)
 
 
 def _problem(decision: Decision) -> str:
@@ -112,6 +123,16 @@ def _problem(decision: Decision) -> str:
         "decision_id": decision.decision_id,
     }
     return json.dumps(problem)
+
+
+def _rpc_error(decision: Decision, rpc: RpcCall) -> str:
+    """Return a JSON-RPC 2.0 error (section 5.1).
+
+    The code is the HTTP status: an application's own, outside of those that JSON-RPC, MCP and A2A give a meaning.
+    """
+    data = {"reason": decision.reason, "decision_id": decision.decision_id}
+    error = {"code": decision.meaning.http_status, "message": decision.detail[:MAX_DETAIL_CHARACTERS], "data": data}
+    return json.dumps({"jsonrpc": "2.0", "id": rpc.id, "error": error})
 
 
 def _line(decision: Decision) -> str:

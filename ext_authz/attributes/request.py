@@ -41,6 +41,8 @@ REQUEST_TIMESTAMP = "x-request-timestamp"
 DELEGATION_TOKEN = "x-delegation-token"  # noqa: S105
 AUTHORIZATION = "authorization"
 AI_PROMPT = "x-ai-prompt"
+MCP_METHOD = "mcp-method"
+MCP_NAME = "mcp-name"
 TRACEPARENT = "traceparent"
 REQUEST_ID = "x-request-id"
 CONTENT_TYPE = "content-type"
@@ -52,7 +54,7 @@ TRANSFER_ENCODING = "transfer-encoding"
 _STRICT_HEADERS = frozenset(
     {
         *(XFCC, PARTIAL_BODY, AGENT_ACTION, TARGET_RESOURCE, REQUEST_TIMESTAMP, DELEGATION_TOKEN, AUTHORIZATION),
-        *(CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING),
+        *(CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING, MCP_METHOD, MCP_NAME),
     }
 )
 # Kept, at most once each, any text: screened, never interpreted.

@@ -123,6 +123,8 @@ def _about(observations: Observations) -> Iterator[str]:
 
 
 def _changes(proposal: Proposal) -> Iterator[str]:
+    if proposal.untold:
+        yield f"{proposal.untold} calls went to endpoints, where the body says which action it is: only audit records tell"
     for call in proposal.new_calls:
         yield f"+ {_sentence(call)}"
     for call, where in proposal.denied_calls:

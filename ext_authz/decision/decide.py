@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ext_authz.action.jsonrpc import RpcCall, read_call
 from ext_authz.action.registry import Action
 from ext_authz.attributes.request import (
-    AGENT_ACTION,
     AUTHORIZATION,
     DELEGATION_TOKEN,
     REQUEST_TIMESTAMP,
@@ -69,13 +69,15 @@ class _Facts(NamedTuple):
     delegation: Delegation | None = None
     findings: tuple[Finding, ...] = ()
     access_token: AccessToken | None = None
+    rpc: RpcCall | None = None
 
     def are_sound(self) -> bool:
         """Whether a failing stage left what it should have: answer and record are made of these."""
         identity, action = isinstance(self.identity, Identity | None), isinstance(self.action, Action | None)
         rule, delegation = isinstance(self.rule, Rule | None), isinstance(self.delegation, Delegation | None)
         tokens = delegation and isinstance(self.access_token, AccessToken | None)
-        return identity and action and rule and tokens and isinstance(self.findings, tuple)
+        rpc = isinstance(self.rpc, RpcCall | None)
+        return identity and action and rule and tokens and rpc and isinstance(self.findings, tuple)
 
 
 _NO_FACTS = _Facts()
@@ -84,13 +86,14 @@ _NO_FACTS = _Facts()
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     """Decide one request. Never raises."""
     policy, split = snapshot.policy, call.stopwatch.split
-    identity = action = rule = delegation = access_token = None
+    identity = action = rule = delegation = access_token = rpc = None
     findings: tuple[Finding, ...] = ()
     ending: Exception | None = None
     try:
         check_direction(attributes)
         identity = snapshot.identifier.identify(attributes, call.now)
         split("identity")
+        rpc = policy.registry.endpoint(attributes, identity.resource)
         snapshot.controls.check_caller(identity.subject, call.now)
         closed = policy.windows.closed_by(call.now) if policy.windows.closed else None
         if closed is not None:
@@ -101,8 +104,9 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         check_target(attributes, identity, policy.names)
         timestamp = attributes.headers.get(REQUEST_TIMESTAMP)
         check_freshness(timestamp, call.now, required=policy.requires_timestamp)
-        asserted = attributes.headers.get(AGENT_ACTION)
-        action = policy.registry.resolve(attributes.method, attributes.path, identity.resource, asserted)
+        if rpc is not None:
+            rpc = read_call(rpc.protocol, attributes)
+        action = policy.registry.resolve(attributes, identity.resource, rpc)
         split("action")
         request = AuthorizationRequest(identity.subject, action.name, identity.resource, Context(call.now))
         reason, rule, grants = policy.matrix.evaluate(request)
@@ -120,7 +124,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         if access_token is not None and not grant.asks_for_access_token:
             access_token = None  # what the grant does not ask for adds nothing to it
         split("constraints")
-        findings = scan_request(snapshot.screen, attributes, action)
+        findings = scan_request(snapshot.screen, attributes, action, rpc)
         split("injection")
         if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
             raise TypeError("the screen did not say what it found")
@@ -128,7 +132,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
             raise Refusal(Reason.INJECTION_DETECTED)
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    facts = _Facts(identity, action, rule, delegation, findings, access_token)
+    facts = _Facts(identity, action, rule, delegation, findings, access_token, rpc)
     return _decision(attributes, facts, snapshot, call, ending)
 
 
@@ -164,6 +168,7 @@ def _decision(
         fault=fault,
         access_token=facts.access_token,
         needed_scopes=ending.scopes if isinstance(ending, InsufficientScope) else (),
+        rpc=facts.rpc,
     )
 
 

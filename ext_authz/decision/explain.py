@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ext_authz.action.jsonrpc import RpcCall, read_call
 from ext_authz.action.registry import Action
-from ext_authz.attributes.request import AGENT_ACTION, AUTHORIZATION, Attributes
+from ext_authz.attributes.request import AUTHORIZATION, REQUEST_TIMESTAMP, Attributes
 from ext_authz.decision.decide import (
     Call,
     Snapshot,
@@ -23,6 +24,7 @@ from ext_authz.decision.decide import (
     verify_asked_access_token,
     verify_delegation,
 )
+from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
 from ext_authz.decision.screening import scan_request
 from ext_authz.errors import NotAllowed, Reason, Refusal
@@ -92,6 +94,7 @@ class _Walk:
     snapshot: Snapshot
     call: Call
     found_identity: Identity | None = None
+    rpc: RpcCall | None = None
     action: Action | None = None
     grants: tuple[Grant, ...] = ()
     delegation: Delegation | None = None
@@ -169,10 +172,26 @@ def _target(walk: _Walk) -> str:
     return ""
 
 
+def _closed(walk: _Walk) -> str:
+    closed = walk.snapshot.policy.windows.closed_by(walk.call.now)
+    if closed is not None:
+        walk.rule = Rule(closed.where, f"closed {closed.name}", denies=True)
+        raise Refusal(Reason.OUTSIDE_WINDOW)
+    return ""
+
+
+def _timestamp(walk: _Walk) -> str:
+    required = walk.snapshot.policy.requires_timestamp
+    check_freshness(walk.attributes.headers.get(REQUEST_TIMESTAMP), walk.call.now, required=required)
+    return ""
+
+
 def _action(walk: _Walk) -> str:
     attributes, registry = walk.attributes, walk.snapshot.policy.registry
-    asserted = attributes.headers.get(AGENT_ACTION)
-    walk.action = registry.resolve(attributes.method, attributes.path, walk.identity.resource, asserted)
+    endpoint = registry.endpoint(attributes, walk.identity.resource)
+    if endpoint is not None:
+        walk.rpc = read_call(endpoint.protocol, attributes)
+    walk.action = registry.resolve(attributes, walk.identity.resource, walk.rpc)
     return walk.action.name
 
 
@@ -221,7 +240,7 @@ def _constraints(walk: _Walk) -> str:
 def _injection(walk: _Walk) -> str:
     if walk.action is None:
         raise _NotReachedError
-    findings = scan_request(walk.snapshot.screen, walk.attributes, walk.action)
+    findings = scan_request(walk.snapshot.screen, walk.attributes, walk.action, walk.rpc)
     if findings:
         raise Refusal(
             Reason.INJECTION_DETECTED,
@@ -235,9 +254,11 @@ _STAGES: tuple[tuple[str, Callable[[_Walk], str]], ...] = (
     ("direction", _direction),
     ("identity", _identity),
     ("quarantine", _quarantine),
+    ("closed windows", _closed),
     ("peer", _peer),
     ("trust domain", _trust_domain),
     ("target", _target),
+    ("timestamp", _timestamp),
     ("action", _action),
     ("policy", _policy),
     ("tokens", _tokens),

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from ext_authz.action.jsonrpc import RpcCall
 from ext_authz.action.registry import Action
 from ext_authz.attributes.request import Attributes
 from ext_authz.errors import Meaning, Reason
@@ -31,6 +32,7 @@ class Decision(NamedTuple):
     fault: str  # what failed inside when the reason is internal_error: type and place, never values
     access_token: AccessToken | None = None  # verified, and asked for by the rule
     needed_scopes: tuple[str, ...] = ()  # what the access token should have had, when the reason is oidc_scope
+    rpc: RpcCall | None = None  # None: the request came to no JSON-RPC endpoint, or nobody knows to which workload
 
     @property
     def meaning(self) -> Meaning:

@@ -22,6 +22,23 @@ DeniedAction = Annotated[str, StringConstraints(pattern=DENIED_ACTION_PATTERN)]
 HttpRoute = Annotated[str, StringConstraints(pattern=HTTP_ROUTE_PATTERN, max_length=2048)]
 
 
+# A tool of MCP: what its specification recommends (2025-11-25, "Tool Names"), and what servers use beyond it.
+TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_./:@-]{0,127}$"
+# A JSON-RPC method, as MCP and A2A write theirs.
+RPC_METHOD_PATTERN = r"^[A-Za-z_][A-Za-z0-9_./$-]{0,127}$"
+# "package.Service/Method" of gRPC.
+GRPC_METHOD_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*/[A-Za-z_][A-Za-z0-9_]*$"
+# Where JSON-RPC is spoken.
+ENDPOINT_PATTERN = r"^POST /[^ ]*$"
+# What the paths of A2A's HTTP+JSON binding begin with.
+BASE_PATH_PATTERN = r"^/[^ ]*$"
+
+Tool = Annotated[str, StringConstraints(pattern=TOOL_PATTERN)]
+RpcMethod = Annotated[str, StringConstraints(pattern=RPC_METHOD_PATTERN)]
+GrpcMethod = Annotated[str, StringConstraints(pattern=GRPC_METHOD_PATTERN, max_length=512)]
+EndpointRoute = Annotated[str, StringConstraints(pattern=ENDPOINT_PATTERN, max_length=2048)]
+BasePath = Annotated[str, StringConstraints(pattern=BASE_PATH_PATTERN, max_length=2048)]
+
 # A scope of a delegation chain: what `tokens/claims.py` reads.
 SCOPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 # A span of time: 30m, 90s, 1h.
@@ -115,10 +132,21 @@ class PermissionMatrix(Model):
     invariants: list[Invariant] = []
 
 
+class McpCalls(Model):
+    """Calls to an MCP endpoint."""
+
+    tools: list[Tool] = []  # of tools/call
+    methods: list[RpcMethod] = []  # any other method, notifications included
+    responses: bool = False  # answers to what the server asked the client
+
+
 class ActionEntry(Model):
     """How a request is recognised as an action."""
 
     http: list[HttpRoute] = []
+    grpc: list[GrpcMethod] = []
+    mcp: McpCalls | None = None
+    a2a: list[RpcMethod] = []
     asserted: bool = False  # x-agent-action may name it where no route fits
     resources: Annotated[list[Name], Field(min_length=1)] | None = None  # absent: on every resource
     scope: Scope | None = None  # needed in a delegation chain; absent: the action's name
@@ -126,11 +154,33 @@ class ActionEntry(Model):
     access_token: Literal["required", "optional"] | None = None  # absent: `authorization` is not looked at
 
 
+class A2aEndpoints(Model):
+    """Where A2A is spoken, in each of its bindings."""
+
+    jsonrpc: list[EndpointRoute] = []
+    http: list[BasePath] = []  # HTTP+JSON
+    grpc: bool = False
+
+
+def _long_endpoints(endpoints: Any) -> Any:
+    """Turn the short form `["POST /a2a"]` into the long one."""
+    return {"jsonrpc": endpoints} if isinstance(endpoints, list) else endpoints
+
+
+class Endpoints(Model):
+    """Where the body says which action a request is."""
+
+    mcp: list[EndpointRoute] = []
+    a2a: Annotated[A2aEndpoints, BeforeValidator(_long_endpoints)] = A2aEndpoints()
+    resources: Annotated[list[Name], Field(min_length=1)] | None = None  # absent: on every resource
+
+
 class ActionRegistry(Model):
     """The canonical actions; what is not registered is denied."""
 
     kind: Literal["ActionRegistry"]
     version: Literal[1] = 1
+    endpoints: Endpoints | None = None
     actions: Annotated[dict[ActionName, ActionEntry], Field(min_length=1)]
 
 
@@ -298,6 +348,6 @@ PLANNED_KEYS = frozenset(
     {
         *("rate", "when"),  # of a cell
         "mode",  # of a document
-        *("a2a", "budget", "endpoints", "grpc", "mcp", "presets"),  # of an ActionRegistry
+        *("budget", "presets"),  # of an ActionRegistry
     }
 )

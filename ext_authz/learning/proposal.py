@@ -8,11 +8,13 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ext_authz.action.registry import Registry
+from ext_authz.attributes.body import NO_BODY
+from ext_authz.attributes.request import CONTENT_TYPE, Attributes
 from ext_authz.documents.loader import PolicyDocuments
 from ext_authz.documents.models import ActionRegistry, Cell, PermissionMatrix
 from ext_authz.errors import Refusal
@@ -23,6 +25,9 @@ from ext_authz.learning.routes import new_actions
 from ext_authz.policy.compile import Policy
 from ext_authz.policy.engine import EVERY_ACTION
 from ext_authz.policy.verdict import Rule
+
+# The content type of gRPC, which an access log does not show.
+GRPC = "application/grpc"
 
 # Subject and resource as they stand in a matrix.
 Row = tuple[str, str]
@@ -44,6 +49,8 @@ class Proposal:
     names: Names
     cells: dict[Row, dict[str, Counter[str]]] = field(default_factory=dict)  # row -> conditions -> action -> how often
     entries: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the actions, as an ActionRegistry has them
+    endpoints: list[Mapping[str, Any]] = field(default_factory=list)  # of the active policy
+    untold: int = 0  # requests to endpoints, where a body that no log shows says which action it is
     new_calls: list[Call] = field(default_factory=list)  # seen, and not granted today
     denied_calls: list[tuple[Call, str]] = field(
         default_factory=list
@@ -61,9 +68,16 @@ class Proposal:
             yield f"trust_domain: {self.names.trust_domain}"
             yield from (f"id_path: {json.dumps(self.names.id_path)}",) if self.names.id_path != DEFAULT_ID_PATH else ()
             yield from self._matrix(index, few)
-        if self.entries:
-            yield from ("---", "kind: ActionRegistry", "actions:")
-            yield from (f"  {_plain(name)}: {json.dumps(entry)}" for name, entry in sorted(self.entries.items()))
+        yield from self._registries(sorted(self.entries.items()))
+
+    def _registries(self, entries: list[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
+        """Write one document for each that has endpoints, all but the last with one action: each needs one."""
+        endpoints = [f"endpoints: {json.dumps(each)}" for each in self.endpoints]
+        while entries:
+            own, entries = (entries[:1], entries[1:]) if len(endpoints) > 1 else (entries, [])
+            yield from ("---", "kind: ActionRegistry", *endpoints[:1], "actions:")
+            yield from (f"  {_plain(name)}: {json.dumps(entry)}" for name, entry in own)
+            endpoints = endpoints[1:]
 
     def _matrix(self, index: int, few: int) -> Iterator[str]:
         """Write the cells whose conditions come at this place among those of their row: a key stands once in a document."""
@@ -88,30 +102,36 @@ def propose(observations: Observations, names: Names, active: Active | None) -> 
     """Return the smallest policy that allows what was seen."""
     proposal = Proposal(active.policy.names if active else names)
     actions = _actions(observations, active)
-    seen: Counter[tuple[SpiffeId, SpiffeId, str]] = Counter()
-    for request, count in observations.counts.items():
-        seen[request.subject, request.resource, actions[request].name] += count
-    cells = _cells(active) if active else {}
-    for (subject, resource, action), count in seen.items():
-        row = _name(subject, proposal.names), _name(resource, proposal.names)
-        denial = _denial(active, (subject.uri, resource.uri, action))
-        if denial is not None:
-            proposal.denied_calls.append(((*row, action), denial.where))
-            continue
-        granted = cells.get((subject.uri, resource.uri, action), ())
-        if active and not granted:
-            proposal.new_calls.append((*row, action))
-        for conditions in granted or ("{}",):
-            proposal.cells.setdefault(row, {}).setdefault(conditions, Counter())[action] += count
-    granted_actions = {action for found in proposal.cells.values() for counts in found.values() for action in counts}
-    for found in actions.values():
-        if found.name in granted_actions:
-            _add_entry(proposal, found)
+    seen: Counter[Call] = Counter()
+    for request, action in actions.items():
+        seen[request.subject.uri, request.resource.uri, action.name] += observations.counts[request]
+    proposal.untold = observations.counts.total() - seen.total()
+    _add_cells(proposal, active, seen)
+    granted = {action for found in proposal.cells.values() for counts in found.values() for action in counts}
+    for action in actions.values():
+        if action.name in granted:
+            _add_entry(proposal, action)
     if active:
-        _add_unseen(proposal, active, {(subject.uri, resource.uri, action) for subject, resource, action in seen})
-    proposal.new_calls.sort()
-    proposal.denied_calls.sort()
+        if any("mcp" in entry or "a2a" in entry for entry in proposal.entries.values()):
+            proposal.endpoints.extend(_endpoints(active.documents))
+        _add_unseen(proposal, active, seen)
     return proposal
+
+
+def _add_cells(proposal: Proposal, active: Active | None, seen: Counter[Call]) -> None:
+    """Grant what was seen, on the terms of the active policy, and leave out what it denies."""
+    cells = _cells(active) if active else {}
+    for call, count in sorted(seen.items()):
+        subject, resource, action = *(_name(SpiffeId.parse_workload(uri), proposal.names) for uri in call[:2]), call[2]
+        denial = _denial(active, call)
+        if denial is not None:
+            proposal.denied_calls.append(((subject, resource, action), denial.where))
+            continue
+        granted = cells.get(call, ())
+        if active and not granted:
+            proposal.new_calls.append((subject, resource, action))
+        for conditions in granted or ("{}",):
+            proposal.cells.setdefault((subject, resource), {}).setdefault(conditions, Counter())[action] += count
 
 
 class _Action(NamedTuple):
@@ -124,7 +144,8 @@ def _actions(observations: Observations, active: Active | None) -> dict[Request,
     """Find the action of every request that was seen."""
     entries = _entries(active.documents) if active else {}
     registry = active.policy.registry if active else Registry()
-    names = {request: request.action or _registered(registry, request) for request in observations.counts}
+    told = [request for request in observations.counts if not _is_endpoint(registry, request)]
+    names = {request: request.action or _registered(registry, request) for request in told}
     unknown = {request: name for request, name in names.items() if name not in entries}
     found = new_actions(((each.method, each.path, unknown[each]) for each in unknown), entries)
     known = {request: _Action(name, entries[name], None) for request, name in names.items() if name in entries}
@@ -137,10 +158,28 @@ def _denial(active: Active | None, call: Call) -> Rule | None:
 
 
 def _registered(registry: Registry, request: Request) -> str:
-    try:
-        return registry.resolve(request.method, request.path, request.resource, None).name
-    except Refusal:
-        return ""
+    """Return the action that the request line tells; empty where it tells none."""
+    for headers in ({}, {CONTENT_TYPE: GRPC}):
+        try:
+            return registry.resolve(_attributes(request, headers), request.resource).name
+        except Refusal:
+            continue
+    return ""
+
+
+def _is_endpoint(registry: Registry, request: Request) -> bool:
+    """Whether the body of the request says which action it is, and no record does."""
+    return not request.action and registry.endpoint(_attributes(request, {}), request.resource) is not None
+
+
+def _attributes(request: Request, headers: Mapping[str, str]) -> Attributes:
+    return Attributes("", "", "", {}, request.method, request.path, "", headers, NO_BODY, 0)
+
+
+def _endpoints(documents: PolicyDocuments) -> Iterator[Mapping[str, Any]]:
+    for source in documents.of(ActionRegistry):
+        if source.model.endpoints is not None:
+            yield source.model.endpoints.model_dump(mode="json", exclude_defaults=True)
 
 
 def _entries(documents: PolicyDocuments) -> dict[str, Mapping[str, Any]]:
@@ -180,7 +219,7 @@ def _add_cell(found: dict[Call, list[str]], names: Names, row: Row, cell: Cell) 
             conditions_here.append(conditions)
 
 
-def _add_unseen(proposal: Proposal, active: Active, seen: set[Call]) -> None:
+def _add_unseen(proposal: Proposal, active: Active, seen: Collection[Call]) -> None:
     for call, grants in sorted(active.policy.matrix.grants.items()):
         if call not in seen:
             subject, resource = (_name(SpiffeId.parse_workload(uri), proposal.names) for uri in call[:2])

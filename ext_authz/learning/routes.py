@@ -17,6 +17,7 @@ MAX_NAMES = 12
 MAX_NAME_CHARACTERS = 64
 
 VALUE = "{}"
+TAIL = "**"  # at the end of a registered route: one segment or more
 # Numbers; UUIDs; long hexadecimal; and what is long and has digits among its letters, as generated names have.
 _IDENTIFIER = re.compile(
     r"[0-9]+|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|(?=.*[0-9])[0-9a-fA-F]{8,}|(?=.*[0-9])[A-Za-z0-9_-]{16,}"
@@ -42,6 +43,7 @@ def new_actions(
     """
     seen = [Seen(*request) for request in requests]
     taken = [_steps(route) for entry in entries.values() for route in entry.get("http", ())]
+    taken += [_steps(f"POST /{method}") for entry in entries.values() for method in entry.get("grpc", ())]
     found = templates(each.path for each in seen)
     steps = [_clear_of(taken, (each.method, *found[each.path]), each) for each in seen]
     first = _first_of_overlapping(steps)
@@ -107,6 +109,8 @@ def _first_of_overlapping(found: Iterable[Segments]) -> dict[Segments, Segments]
 
 def _overlap(one: Segments, other: Segments) -> bool:
     """Whether one request can fit both."""
+    if other[-1] == TAIL:
+        return len(one) >= len(other) and _overlap(one[: len(other) - 1], other[:-1])
     return len(one) == len(other) and all(
         left == right or (VALUE in (left, right) and bool(left) and bool(right))
         for left, right in zip(one, other, strict=True)

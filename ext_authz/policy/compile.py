@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ext_authz.action.registry import Registry, compile_registry
+from ext_authz.action.compile import compile_registry
+from ext_authz.action.registry import Registry
 from ext_authz.documents.loader import PolicyDocuments, Source, load_policy
 from ext_authz.documents.models import Cell, DelegationMode, DenyRule, PermissionMatrix
 from ext_authz.documents.problems import suggestion

@@ -31,6 +31,8 @@ matrix:
     crm: [read, purge]
   clerk:
     crm: [read, upload]
+  mailer:
+    crm: [cancel]
   planner:
     mailer: [read]
 deny:
@@ -39,7 +41,8 @@ deny:
 ---
 kind: ActionRegistry
 actions:
-  read: {http: ["GET /records/{id}", "GET /records", "GET /v1.0/{table}/rows/{id}"]}
+  read: {http: ["GET /records/{id}", "GET /records", "GET /v1.0/{table}/rows/{id}", "GET /all/**"]}
+  cancel: {http: ["GET /records/{id}:cancel", "DELETE /all/{id}:cancel"]}
   purge: {http: ["DELETE /records/{id}"]}
   upload: {http: ["PUT /files/{name}"]}
 """
@@ -56,6 +59,18 @@ PATHS = (
         "/files",
         "/",
         "/records/x.y-z_~",
+        "/records/1:cancel",
+        "/records/1%3Acancel",
+        "/records/1:cancel:x",
+        "/records/:cancel",
+        "/records/cancel",
+        "/all/",
+        "/all",
+        "/all/1",
+        "/all/1/2/3",
+        "/all/1/",
+        "/all/1:cancel",
+        "/all/1/2:cancel",
     ),
 )
 
@@ -133,12 +148,13 @@ async def sidecar() -> AsyncIterator[tuple[Policy, Path, int]]:
 
 def granted(compiled: Policy, caller: str, method: str, path: str) -> bool:
     """Whether our own engine allows a call."""
-    action = compiled.registry.routes.find(method, path.partition("?")[0], CRM)
-    if action is None:
+    route = compiled.registry.routes.find(method, path.partition("?")[0], CRM)
+    if route is None or route.action is None:
         return False
     subject = SpiffeId.parse_workload(f"spiffe://agents.example.com/{caller}")
     return (
-        compiled.matrix.evaluate(AuthorizationRequest(subject, action.name, CRM, Context(0))).reason is Reason.ALLOWED
+        compiled.matrix.evaluate(AuthorizationRequest(subject, route.action.name, CRM, Context(0))).reason
+        is Reason.ALLOWED
     )
 
 

@@ -26,6 +26,7 @@ README = ROOT / "README.md"
 REASONS = ROOT / "docs" / "reasons.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 POLICY_REFERENCE = ROOT / "docs" / "policy-reference.md"
+MCP_AND_A2A = ROOT / "docs" / "mcp-and-a2a.md"
 
 _LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -137,7 +138,7 @@ def test_policy_keys_are_documented(model: type[BaseModel]) -> None:
 def _blocks(pattern: re.Pattern[str]) -> list[Any]:
     return [
         pytest.param(*match.groups(), id=f"{name_of(path)}-{number}")
-        for path in (README, POLICY_REFERENCE)
+        for path in (README, POLICY_REFERENCE, MCP_AND_A2A)
         for number, match in enumerate(pattern.finditer(text_of(path)), 1)
     ]
 

@@ -8,6 +8,7 @@ import pytest
 from support.authorizers import NOW, answer, default_snapshot, new_authorizer
 from support.check_requests import QUESTION, Question, agent
 
+from ext_authz.action.jsonrpc import MAX_ID_CHARACTERS, MAX_ID_INTEGER, Protocol, RpcCall
 from ext_authz.attributes.request import parse_attributes
 from ext_authz.decision.decide import Call, refuse
 from ext_authz.decision.model import Decision
@@ -64,11 +65,13 @@ STATUSES = {
     "path_ambiguous": ("deny", 400, 3),
     "body_malformed": ("deny", 400, 3),
     "body_duplicate_key": ("deny", 400, 3),
+    "body_batch": ("deny", 400, 3),
     "body_trailing": ("deny", 400, 3),
     "body_encoding": ("deny", 400, 3),
     "body_missing": ("deny", 411, 11),
     "body_partial": ("deny", 413, 11),
     "body_too_large": ("deny", 413, 11),
+    "body_content_type": ("deny", 415, 11),
     "internal_error": ("error", 503, 14),
     "keys_unavailable": ("error", 503, 14),
     "audit_unavailable": ("error", 503, 14),
@@ -214,6 +217,21 @@ def test_denied_body_is_bounded(question: Question, character: str) -> None:
 def test_challenge_is_quoted_text(reason: str) -> None:
     """RFC 6750 section 3: a description has printable ASCII without quotes and backslashes."""
     assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", Reason(reason).meaning.sentence)
+
+
+@pytest.mark.parametrize("character", ["x", '"', "\u00e9", "\U0001f600", "\\"])
+@pytest.mark.parametrize("request_id", ["\\" * MAX_ID_CHARACTERS, -MAX_ID_INTEGER, None])
+def test_json_rpc_error_is_bounded(character: str, request_id: str | int | None) -> None:
+    """With the longest detail and the longest id, a JSON-RPC error is whole, with its HTTP status as code."""
+    decision = _denied(Reason.BODY_CONTENT_TYPE, character * 5_000)._replace(rpc=RpcCall(Protocol.MCP, request_id))
+    body = _answer(decision).denied_response.body
+    assert len(body.encode()) <= MAX_BODY_BYTES
+    error = {
+        "code": 415,
+        "message": character * 140,
+        "data": {"reason": "body_content_type", "decision_id": "0" * 32},
+    }
+    assert {"jsonrpc": "2.0", "id": request_id, "error": error} == json.loads(body)
 
 
 def test_subject_and_action_of_a_denial() -> None:

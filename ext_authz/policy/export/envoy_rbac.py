@@ -1,7 +1,6 @@
 """The matrix as Envoy RBAC filters of one workload's inbound listener: first what is denied, then all that is allowed."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -14,12 +13,13 @@ from ext_authz.policy.export.model import (
     Operation,
     Permission,
     Prohibition,
-    conditions_of,
+    notes_on,
     with_comments,
 )
 
 _TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 _ANY_SEGMENT = "[^/]+"
+_TAIL = "/[^/]+(?:/.*)?"
 
 
 def to_envoy_rbac(calls: Calls, resource: SpiffeId) -> Exported:
@@ -29,7 +29,7 @@ def to_envoy_rbac(calls: Calls, resource: SpiffeId) -> Exported:
     allowed = {f"{index}": _policy(call) for index, call in enumerate(own.permissions) if _is_told(call)}
     filters = [_filter("DENY", denied)] if denied else []
     filters.append(_filter("ALLOW", allowed))
-    notes = tuple(_notes(own))
+    notes = tuple(notes_on(own, "RBAC"))
     title = f"http_filters of the inbound sidecar of {resource}: behind ext_authz, not in place of it."
     return Exported(with_comments([yaml.safe_dump(filters, sort_keys=False)], title, notes), notes)
 
@@ -62,24 +62,22 @@ def _policy(call: Permission | Prohibition) -> dict[str, Any]:
 
 def _permission(operation: Operation) -> dict[str, Any]:
     method = {"header": {"name": ":method", "string_match": {"exact": operation.method}}}
-    return {"and_rules": {"rules": [method, {"url_path": {"path": _path(operation)}}]}}
+    rules: list[dict[str, Any]] = [method, {"url_path": {"path": _path(operation)}}]
+    rules += [{"not_rule": {"url_path": {"path": _path(other)}}} for other in operation.besides]
+    return {"and_rules": {"rules": rules}}
 
 
 def _path(operation: Operation) -> dict[str, Any]:
-    if None not in operation.segments:
+    if None not in operation.segments and not operation.has_tail:
         return {"exact": "/" + "/".join(segment or "" for segment in operation.segments)}
     pattern = "".join("/" + (_ANY_SEGMENT if each is None else re.escape(each)) for each in operation.segments)
+    return _regex(pattern + (_TAIL if operation.has_tail else "") + (_verb(operation.verb) if operation.verb else ""))
+
+
+def _verb(verb: str) -> str:
+    """Match the end of a segment: a colon, which may come encoded, and a verb."""
+    return f"(?::|%3[aA]){re.escape(verb)}"
+
+
+def _regex(pattern: str) -> dict[str, Any]:
     return {"safe_regex": {"regex": pattern}}
-
-
-def _notes(calls: Calls) -> Iterator[str]:
-    yield from calls.everywhere
-    for call in calls.permissions:
-        conditions = conditions_of(call.grants)
-        if not call.operations:
-            yield f"{call.name}: no route tells this action, so RBAC denies it"
-        elif conditions:
-            yield f"{call.name}: also needs {conditions}, which ext_authz checks"
-    for denial in calls.prohibitions:
-        if not _is_told(denial):
-            yield f"{denial.rule.text} ({denial.rule.where}): no route tells this action; no permission allows it either"

@@ -10,12 +10,14 @@ import yaml
 
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.engine import EVERY_ACTION
-from ext_authz.policy.export.model import Calls, Exported, ExportError, Operation, by_name, conditions_of, with_comments
+from ext_authz.policy.export.model import Calls, Exported, ExportError, Operation, by_name, notes_on, with_comments
 from ext_authz.policy.export.placement import Place, Placement
 
 API_VERSION = "security.istio.io/v1"
 # One whole segment of a path, from Istio 1.22 on.
 _ANY_SEGMENT = "{*}"
+# Any number of segments, none included.
+_TAIL = "{**}"
 
 
 def to_istio(calls: Calls, placement: Placement) -> Exported:
@@ -28,7 +30,7 @@ def to_istio(calls: Calls, placement: Placement) -> Exported:
         denied = list(_denied(own))
         if denied:
             documents.append(_policy(place, placement, "DENY", denied))
-    notes = tuple(_notes(calls))
+    notes = (*notes_on(calls, "Istio"), *_verbs_of(calls))
     title = "Istio 1.22 or newer. A second fence in front of ext_authz, not in place of it."
     return Exported(with_comments([yaml.safe_dump_all(documents, sort_keys=False)], title, notes), notes)
 
@@ -57,45 +59,50 @@ def _policy(place: Place, placement: Placement, action: str, rules: Iterable[dic
 def _allowed(calls: Calls) -> Iterator[dict[str, Any]]:
     for subject in by_name({call.subject for call in calls.permissions}):
         operations = {each for call in calls.permissions if call.subject == subject for each in call.operations}
-        if operations:
-            yield {**_from(subject), "to": _to(operations)}
+        if to := _to(operations):
+            yield {**_from(subject), "to": to}
 
 
 def _denied(calls: Calls) -> Iterator[dict[str, Any]]:
     for call in calls.prohibitions:
         if call.action == EVERY_ACTION:
             yield _from(call.subject)
-        elif call.operations:
-            yield {**_from(call.subject), "to": _to(set(call.operations))}
+        elif to := _to(call.operations):
+            yield {**_from(call.subject), "to": to}
 
 
 def _from(subject: SpiffeId) -> dict[str, Any]:
     return {"from": [{"source": {"principals": [subject.uri.removeprefix("spiffe://")]}}]}
 
 
-def _to(operations: set[Operation]) -> list[dict[str, Any]]:
-    """Return one operation for each method: those of one entry are combined freely."""
-    paths: dict[str, list[str]] = {}
+def _to(operations: Iterable[Operation]) -> list[dict[str, Any]]:
+    """Return one operation for each method: those of one entry are combined freely. Verbs are left out."""
+    paths: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for operation in sorted(operations, key=lambda each: (each.method, _path(each))):
-        paths.setdefault(operation.method, []).append(_path(operation))
-    return [{"operation": {"methods": [method], "paths": found}} for method, found in paths.items()]
+        if not operation.verb:
+            verbs = tuple(sorted({other.verb for other in operation.besides}))
+            paths.setdefault((operation.method, verbs), []).append(_path(operation))
+    return [
+        {"operation": {"methods": [method], "paths": found, **_not_paths(verbs)}}
+        for (method, verbs), found in paths.items()
+    ]
+
+
+def _not_paths(verbs: tuple[str, ...]) -> dict[str, list[str]]:
+    endings = [f"*{colon}{verb}" for verb in verbs for colon in (":", "%3A", "%3a")]
+    return {"notPaths": endings} if endings else {}
 
 
 def _path(operation: Operation) -> str:
     literal = "".join(segment or "" for segment in operation.segments)
     if "*" in literal:  # at the end or the beginning of a path it stands for anything
         raise ExportError([f"{operation.method} route with `*` in its path: Istio reads it as a wildcard"])
-    return "/" + "/".join(_ANY_SEGMENT if segment is None else segment for segment in operation.segments)
+    tail = (_ANY_SEGMENT, _TAIL) if operation.has_tail else ()
+    segments = (_ANY_SEGMENT if segment is None else segment for segment in operation.segments)
+    return "/" + "/".join((*segments, *tail))
 
 
-def _notes(calls: Calls) -> Iterator[str]:
-    yield from calls.everywhere
+def _verbs_of(calls: Calls) -> Iterator[str]:
     for call in calls.permissions:
-        conditions = conditions_of(call.grants)
-        if not call.operations:
-            yield f"{call.name}: no route tells this action, so Istio denies it"
-        elif conditions:
-            yield f"{call.name}: also needs {conditions}, which ext_authz checks"
-    for denial in calls.prohibitions:
-        if denial.action != EVERY_ACTION and not denial.operations:
-            yield f"{denial.rule.text} ({denial.rule.where}): no route tells this action; no permission allows it either"
+        if any(operation.verb for operation in call.operations):
+            yield f"{call.name}: Istio cannot match a parameter with a verb behind it, so those routes are denied"

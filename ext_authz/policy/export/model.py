@@ -37,12 +37,26 @@ class Operation(NamedTuple):
 
     method: str
     segments: tuple[str | None, ...]
+    verb: str = ""  # the last segment is any that ends in a colon and this
+    has_tail: bool = False  # one segment or more follows
+    besides: tuple["Operation", ...] = ()  # with verbs: what fits one of these is no request of this one
 
     @classmethod
     def of(cls, route: str) -> "Operation":
-        """Read `METHOD /path/{parameter}`."""
+        """Read `METHOD /path/{parameter}`, `/path/**` and `/path/{parameter}:verb`."""
         method, _, path = route.partition(" ")
-        return cls(method, tuple(None if each.startswith("{") else each for each in path.split("/")[1:]))
+        *inner, last = path.split("/")[1:]
+        segments = tuple(None if each.startswith("{") else each for each in inner)
+        if last == "**":
+            return cls(method, segments, has_tail=True)
+        if last.startswith("{"):
+            return cls(method, (*segments, None), verb=last.partition("}:")[2])
+        return cls(method, (*segments, last))
+
+    @property
+    def ends_in_parameter(self) -> bool:
+        """Whether requests with a verb at their end fit, which are those of another action where one has the verb."""
+        return not self.verb and self.segments[-1:] == (None,) and not self.has_tail
 
 
 class Permission(NamedTuple):
@@ -53,6 +67,7 @@ class Permission(NamedTuple):
     action: str
     operations: tuple[Operation, ...]  # empty: the request does not tell the action
     grants: tuple[Grant, ...]
+    remark: str = ""  # what its operations do not say
 
     @property
     def name(self) -> str:
@@ -100,10 +115,10 @@ class Calls:
 
 def calls_of(documents: PolicyDocuments, policy: Policy) -> Calls:
     """List what a policy allows and denies."""
-    operations = dict(_operations(documents))
+    operations, remarks = dict(_operations(documents)), dict(_beside_routes(documents))
     denials = policy.matrix.denials
     permissions = [
-        Permission(*_workloads(subject, resource), action, operations.get(action, ()), grants)
+        Permission(*_workloads(subject, resource), action, operations.get(action, ()), grants, remarks.get(action, ""))
         for (subject, resource, action), grants in policy.matrix.grants.items()
         if (subject, resource, action) not in denials and (subject, resource, EVERY_ACTION) not in denials
     ]
@@ -129,6 +144,22 @@ def beyond_matrix(policy: Policy) -> Iterator[str]:
         yield "require_timestamp: every call needs a fresh x-request-timestamp"
 
 
+def notes_on(calls: Calls, language: str) -> Iterator[str]:
+    """Say what a language of request lines does not express of these calls."""
+    yield from calls.everywhere
+    for call in calls.permissions:
+        conditions = conditions_of(call.grants)
+        if not call.operations:
+            yield f"{call.name}: no route tells this action, so {language} denies it"
+        elif conditions:
+            yield f"{call.name}: also needs {conditions}, which ext_authz checks"
+        if call.operations and call.remark:
+            yield f"{call.name}: {call.remark}"
+    for denial in calls.prohibitions:
+        if denial.action != EVERY_ACTION and not denial.operations:
+            yield f"{denial.rule.text} ({denial.rule.where}): no route tells this action; no permission allows it either"
+
+
 def by_name(workloads: Iterable[SpiffeId]) -> list[SpiffeId]:
     """Return workloads in the order of their SPIFFE IDs."""
     return sorted(workloads, key=str)
@@ -141,9 +172,40 @@ def with_comments(documents: Iterable[str], title: str, notes: Iterable[str], si
 
 
 def _operations(documents: PolicyDocuments) -> Iterator[tuple[str, tuple[Operation, ...]]]:
+    entries = {name: entry for source in documents.of(ActionRegistry) for name, entry in source.model.actions.items()}
+    found = {
+        name: [*map(Operation.of, entry.http), *(Operation.of(f"POST /{method}") for method in entry.grpc)]
+        for name, entry in entries.items()
+    }
+    with_verb = [each for operations in found.values() for each in operations if each.verb]
+    for name, operations in found.items():
+        yield (
+            name,
+            tuple(
+                each._replace(besides=tuple(other for other in with_verb if _takes_from(other, each)))
+                for each in operations
+            ),
+        )
+
+
+def _takes_from(other: Operation, operation: Operation) -> bool:
+    """Whether requests that fit an operation which ends in a parameter are those of another with a verb."""
+    return (
+        operation.ends_in_parameter
+        and other.method == operation.method
+        and len(other.segments) == len(operation.segments)
+        and all(None in pair or pair[0] == pair[1] for pair in zip(other.segments, operation.segments, strict=True))
+    )
+
+
+def _beside_routes(documents: PolicyDocuments) -> Iterator[tuple[str, str]]:
+    """Say of actions what else a request can be, or must be, than its request line tells."""
     for source in documents.of(ActionRegistry):
         for name, entry in source.model.actions.items():
-            yield name, tuple(map(Operation.of, entry.http))
+            if entry.mcp is not None or entry.a2a:
+                yield name, "calls over MCP and A2A stand in a body and are not told apart, so they are denied"
+            elif entry.grpc:
+                yield name, "the content type of gRPC is not looked at"
 
 
 def _workloads(subject: str, resource: str) -> tuple[SpiffeId, SpiffeId]:
@@ -164,10 +226,13 @@ def _conditions(grant: Grant) -> Iterator[str]:
         yield f"in a chain at most {grant.max_hops} hops"
     if grant.times is not None:
         yield "the time to be inside its windows"
+    if grant.access_token in _ACCESS_TOKEN:
+        yield _ACCESS_TOKEN[grant.access_token]
     asked: Mapping[str, object] = grant._asdict()
     for name, value in asked.items():
         if name not in _SAID and value != Grant._field_defaults.get(name):
             yield name.replace("_", " ")
 
 
-_SAID = frozenset({"rule", "delegation", "scopes", "max_hops", "times"})
+_ACCESS_TOKEN = {"required": "an access token", "forbidden": "no authorization header"}
+_SAID = frozenset({"rule", "delegation", "scopes", "max_hops", "times", "access_token"})

@@ -11,6 +11,8 @@ from support.check_requests import CERTIFICATE_SHA256, QUESTION, Question, agent
 from support.conditional_policies import OUTSIDE, conditional_snapshot
 from support.delegated_policies import calling, delegated_snapshot
 from support.delegations import CRM, EVIL, MAILER, NOW, PLANNER, RETRIEVER, SESSION, World, forged, world
+from support.rpc_policies import calling as calling_rpc
+from support.rpc_policies import rpc_snapshot
 
 from ext_authz.authorizer import Authorizer
 from ext_authz.decision.controls import Controls
@@ -133,6 +135,11 @@ ELSEWHERE: dict[Reason, Callable[[], bytes]] = {
         QUESTION.serialized()
     ),
     Reason.DEADLINE: lambda: new_authorizer()[0].check(QUESTION.serialized(), remaining_seconds=0),
+    # On a JSON-RPC endpoint, of which the default policy has none.
+    Reason.BODY_BATCH: lambda: new_authorizer(rpc_snapshot())[0].check(calling_rpc([]).serialized()),
+    Reason.BODY_CONTENT_TYPE: lambda: new_authorizer(rpc_snapshot())[0].check(
+        calling_rpc({}, without=["content-type"]).serialized()
+    ),
 }
 
 
@@ -189,7 +196,7 @@ async def test_reason_of_a_replay(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reason", ELSEWHERE)
 def test_reason_from_within(reason: Reason) -> None:
-    """What fails with us, not with the request, gets its reason too."""
+    """What fails with us, not with the request, or only under another policy, gets its reason too."""
     assert reason.value == reason_of(CheckResponse.FromString(ELSEWHERE[reason]()))
 
 

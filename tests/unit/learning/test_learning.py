@@ -180,8 +180,10 @@ entries = st.builds(
 
 def allows(policy: Policy, request: Request) -> bool:
     """Whether a policy knows the action of a request and grants it."""
-    action = policy.registry.routes.find(request.method, request.path, request.resource)
-    return action is not None and (request.subject.uri, request.resource.uri, action.name) in policy.matrix.grants
+    route = policy.registry.routes.find(request.method, request.path, request.resource)
+    if route is None or route.action is None:
+        return False
+    return (request.subject.uri, request.resource.uri, route.action.name) in policy.matrix.grants
 
 
 @settings(max_examples=200, deadline=None)
@@ -251,3 +253,26 @@ def test_command_line(tmp_path: Path) -> None:
     assert 2 == learn(log, "--trust-domain", "A B").exit_code
     assert 2 == learn(tmp_path / "nothing", "--policies", DEFAULT_POLICY).exit_code
     assert (before, [log]) == (sorted(DEFAULT_POLICY.iterdir()), list(tmp_path.iterdir()))
+
+
+def test_endpoints(tmp_path: Path) -> None:
+    """A request to an endpoint teaches only where a record says which action it was; then the endpoint is proposed too."""
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "all.yaml").write_text(
+        "kind: PermissionMatrix\ntrust_domain: agents.example.com\nmatrix: {planner: {crm: [search, query]}}\n---\n"
+        "kind: ActionRegistry\nendpoints: {mcp: ['POST /mcp']}\nactions:\n  search: {mcp: {tools: [search]}}\n"
+        "  query: {grpc: [search.v1.Index/Query]}\n"
+    )
+    told = record(agent__caller=f"{TD}/planner", agent__target=f"{TD}/crm", request__path="/mcp")
+    log = tmp_path / "mixed.jsonl"
+    grpc = access("/search.v1.Index/Query", "POST")
+    log.write_text("\n".join(json.dumps(each) for each in (access("/mcp", "POST"), grpc, told)))
+    result = learn(log, "--policies", policies)
+    assert (0, True) == (result.exit_code, "1 calls went to endpoints" in result.stderr)
+    proposal = tmp_path / "proposal"
+    proposal.mkdir()
+    (proposal / "policy.yaml").write_text(result.stdout)
+    proposed = compile_policy(load_policy(proposal))
+    assert {"search", "query"} == {key[2] for key in proposed.matrix.grants}
+    assert proposed.registry.has_endpoints
