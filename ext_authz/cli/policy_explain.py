@@ -12,6 +12,7 @@ from ext_authz.attributes.compose import read_capture
 from ext_authz.attributes.salvage import salvage_attributes
 from ext_authz.cli.chains import print_json, read_file, read_flag
 from ext_authz.cli.exits import NO, exit_on_configuration_error
+from ext_authz.cli.lines import echo_line
 from ext_authz.cli.times import format_moment, parse_moment
 from ext_authz.decision.decide import Snapshot
 from ext_authz.decision.explain import Explanation, Step
@@ -136,33 +137,34 @@ class _Answer(NamedTuple):
         if isinstance(self.found, Explanation):
             self._print_explanation(self.found)
         else:
-            typer.echo(f"it cannot be decided again: {self.found}")
+            echo_line(f"it cannot be decided again: {self.found}")
 
     def _print_record(self, record: RecordedDecision) -> None:
         of = "" if record.policy_digest == self.policy.digest else ", by another policy than this one"
-        typer.echo(f"recorded {format_moment(record.decided_at)}: {record.reason.meaning.outcome}: {record.reason}{of}")
-        typer.echo(f"    {_plain(record.detail)}")
+        echo_line(f"recorded {format_moment(record.decided_at)}: {record.reason.meaning.outcome}: {record.reason}{of}")
+        echo_line(f"    {record.detail}")
         if record.rule:
-            typer.echo(f"    {_plain(record.rule)}")
-        typer.echo("the record holds no header, query or body: what follows is decided without them")
+            echo_line(f"    {record.rule}")
+        echo_line("the record holds no header, query or body: what follows is decided without them")
 
     def _print_explanation(self, found: Explanation) -> None:
         decision = found.decision
-        typer.echo(f"{decision.meaning.outcome}: {decision.reason}: {decision.detail}")
+        echo_line(f"{decision.meaning.outcome}: {decision.reason}: {decision.detail}")
         if decision.rule is not None:
-            typer.echo(f"    {decision.rule.where} {decision.rule.text}")
-        typer.echo()
+            echo_line(f"    {decision.rule.where} {decision.rule.text}")
+        echo_line()
         decided_by = found.decided_by
         for step in found.steps:
             mark = "  <- decides" if step is decided_by else ""
-            typer.echo(f"  {step.stage:<14}{_verdict(step):<10}{_said(step)}{mark}".rstrip())
+            echo_line(f"  {step.stage:<14}{_verdict(step):<10}{_said(step)}{mark}".rstrip())
         ways = ways_to_allow(found, self.policy)
         if ways:
-            typer.echo("\nwhat would have allowed it:")
+            echo_line()
+            echo_line("what would have allowed it:")
         for way in ways:
-            typer.echo(f"  - {way.text}")
+            echo_line(f"  - {way.text}")
             for line in way.yaml.splitlines():
-                typer.echo(f"        {line}")
+                echo_line(f"        {line}")
 
     def as_json(self) -> dict[str, Any]:
         recorded = None
@@ -212,11 +214,6 @@ def _said(step: Step) -> str:
     reason = f"{step.reason}: " if step.reason not in (None, Reason.ALLOWED) else ""
     rule = f"{step.rule.where} {step.rule.text}" if step.rule else ""
     return "; ".join(text for text in (f"{reason}{step.detail}", rule) if text)
-
-
-def _plain(text: str) -> str:
-    """Return a text of a file with nothing in it that a terminal obeys."""
-    return text if text.isprintable() else json.dumps(text)
 
 
 def _check_one_source(words: bool, check_request: Path | None, decision: str | None, records: Path | None) -> None:

@@ -3,10 +3,10 @@
 import pytest
 from support.authorizers import default_screen
 
-from ext_authz.cli import policy_explain, policy_suites
+from ext_authz.cli import policy_diff, policy_explain, policy_suites
 
 
 @pytest.fixture(autouse=True)
 def _screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    for command in (policy_explain, policy_suites):
+    for command in (policy_diff, policy_explain, policy_suites):
         monkeypatch.setattr(command, "load_default_screen", default_screen)

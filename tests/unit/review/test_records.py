@@ -78,7 +78,7 @@ def test_damaged_lines(tmp_path: Path) -> None:
     ] == flaws
 
 
-WRONG = [
+WRONG: list[Any] = [
     *("x", "", 5, None, True, [], {}, 1.5, ["a", 5], 10**400, "2026-01-01T00:00:00", "spiffe://a", "allowed"),
 ]
 
