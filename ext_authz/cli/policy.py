@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ext_authz.cli import policy_suites
+from ext_authz.cli import policy_diff, policy_explain, policy_suites
 from ext_authz.cli.exits import exit_on_configuration_error
 from ext_authz.cli.policy_export import export
 from ext_authz.documents.loader import load_policy
@@ -15,6 +15,8 @@ from ext_authz.review.suites import compile_suites
 app = typer.Typer(help="Check policy documents.", no_args_is_help=True)
 app.command()(export)
 app.command("test")(policy_suites.run_tests)
+app.command()(policy_explain.explain)
+app.command()(policy_diff.diff)
 
 
 @app.callback()

@@ -8,6 +8,7 @@ import typer
 
 from ext_authz.cli.chains import print_json
 from ext_authz.cli.exits import NO, exit_on_configuration_error
+from ext_authz.cli.lines import echo_line
 from ext_authz.documents.loader import load_policy
 from ext_authz.errors import ConfigurationError
 from ext_authz.injection import load_default_screen
@@ -67,17 +68,17 @@ class _Found:
 
     def print(self, *, with_coverage: bool) -> None:
         for trial in self.failed:
-            typer.echo(f"{trial.case.where}: {trial.case.name}: {'; '.join(trial.differences)}")
-            typer.echo(f"    {decided_by(trial)}")
-        typer.echo(f"{self.directory}: {_counted(len(self.trials), 'test')}, {len(self.failed)} failed")
+            echo_line(f"{trial.case.where}: {trial.case.name}: {'; '.join(trial.differences)}")
+            echo_line(f"    {decided_by(trial)}")
+        echo_line(f"{self.directory}: {_counted(len(self.trials), 'test')}, {len(self.failed)} failed")
         if with_coverage:
             self._print_coverage()
 
     def _print_coverage(self) -> None:
         for part in self.coverage.missing:
-            typer.echo(f"    not exercised: {part.where} {part.text}")
+            echo_line(f"    not exercised: {part.where} {part.text}")
         covered = len(self.coverage.parts) - len(self.coverage.missing)
-        typer.echo(
+        echo_line(
             f"{self.directory}: coverage {_percent(self.coverage.percent)} ({covered} of {len(self.coverage.parts)}: "
             f"{_counted(len(self.coverage.cells), 'cell')}, {_counted(len(self.coverage.denials), 'deny rule')})"
         )

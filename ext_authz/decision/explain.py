@@ -60,7 +60,8 @@ class Explanation(NamedTuple):
 
     decision: Decision
     steps: tuple[Step, ...]
-    action: Action | None  # what the request is, whether or not a stage before refused
+    identity: Identity | None  # as all below: found, whether or not a stage before refused
+    action: Action | None
     delegation: Delegation | None
     grants: tuple[GrantVerdict, ...]  # of this subject, resource and action; deny rules left out
 
@@ -75,7 +76,8 @@ def explain(attributes: Attributes, snapshot: Snapshot, call: Call) -> Explanati
     decision = decide(attributes, snapshot, call)
     walk = _Walk(attributes, snapshot, call)
     steps = tuple(_step(stage, run, walk) for stage, run in _STAGES)
-    explanation = Explanation(decision, steps, walk.action, walk.delegation, tuple(_grant_verdicts(walk)))
+    verdicts = tuple(_grant_verdicts(walk))
+    explanation = Explanation(decision, steps, walk.found_identity, walk.action, walk.delegation, verdicts)
     decided_by = explanation.decided_by
     if (decided_by.reason if decided_by else Reason.ALLOWED) is decision.reason:
         return explanation

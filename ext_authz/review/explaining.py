@@ -21,4 +21,4 @@ def explain_bytes(data: bytes, snapshot: Snapshot, at: float) -> Explanation:
     found = reading(data, snapshot, at, lambda attributes, call: explain(attributes, snapshot, call))
     if isinstance(found, Explanation):
         return found._replace(steps=(Step(_ATTRIBUTES, Reason.ALLOWED, ""), *found.steps))
-    return Explanation(found, (Step(_ATTRIBUTES, found.reason, found.detail),), None, None, ())
+    return Explanation(found, (Step(_ATTRIBUTES, found.reason, found.detail),), None, None, None, ())

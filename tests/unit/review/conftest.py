@@ -3,9 +3,10 @@
 import pytest
 from support.authorizers import default_screen
 
-from ext_authz.cli import policy_suites
+from ext_authz.cli import policy_diff, policy_explain, policy_suites
 
 
 @pytest.fixture(autouse=True)
 def _screen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy_suites, "load_default_screen", default_screen)
+    for command in (policy_diff, policy_explain, policy_suites):
+        monkeypatch.setattr(command, "load_default_screen", default_screen)
