@@ -23,7 +23,9 @@ HERE = "matrix.yaml:1"
 
 def grant(mode: AccessTokenMode | None, *scopes: str, delegation: DelegationMode = "optional", line: int = 1) -> Grant:
     """Return a grant of one line of a policy."""
-    return Grant(Rule(f"matrix.yaml:{line}", "planner -> crm: read"), delegation, frozenset(scopes), None, mode)
+    return Grant(
+        Rule(f"matrix.yaml:{line}", "planner -> crm: read"), delegation, frozenset(scopes), None, access_token=mode
+    )
 
 
 def access_token(*scopes: str) -> AccessToken:
