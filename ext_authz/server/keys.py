@@ -11,7 +11,7 @@ from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.tokens.keys import KeySet, KeySource
 
 # Refusals that a key which is too new for us can cause.
-UNKNOWN_KEY_REASONS = frozenset({Reason.TOKEN_KEY})
+UNKNOWN_KEY_REASONS = frozenset({Reason.TOKEN_KEY, Reason.OIDC_SIGNATURE})
 
 
 @asynccontextmanager

@@ -77,13 +77,13 @@ class _Compiler:
         return resolve_each(self._names, zip(names, places, strict=True), self._problems)
 
     def _max_ttl(self) -> int:
-        seconds = _seconds(self._source.model.max_ttl)
+        seconds = seconds_of(self._source.model.max_ttl)
         if seconds > MAX_TTL_SECONDS:
             self._refuse("max_ttl", "is longer than any chain may live: at most 1h")
         return seconds
 
     def _max_stale(self) -> int:
-        seconds = _seconds(self._source.model.max_stale)
+        seconds = seconds_of(self._source.model.max_stale)
         if not MIN_STALE_SECONDS <= seconds <= MAX_STALE_SECONDS:
             self._refuse("max_stale", "is no time that keys may count without news: 1m to 24h")
         return seconds
@@ -92,7 +92,7 @@ class _Compiler:
         self._problems.append(f"{self._source.locate(key)}: {quoted(getattr(self._source.model, key))} {why}")
 
 
-def _seconds(text: str) -> int:
+def seconds_of(text: str) -> int:
     return int(text[:-1]) * _UNIT_SECONDS[text[-1]]
 
 

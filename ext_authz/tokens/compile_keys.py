@@ -1,6 +1,5 @@
 """The keys of a Delegation document: its files are read, its addresses are named for the server to fetch from."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,9 @@ from ext_authz.documents.reader import quoted
 from ext_authz.identity.names import Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.tokens.key_address import KeyAddressError, check_key_address
+from ext_authz.tokens.key_files import KeyFiles
 from ext_authz.tokens.keys import NO_KEYS, JwksError, KeySet, KeySource, TrustedKeys, parse_jwks
 
-# Bytes of a JWK set or bundle file.
-MAX_KEY_FILE_BYTES = 1024 * 1024
 _ADDRESS_SIGN = "://"
 
 
@@ -60,10 +58,9 @@ class _KeyCompiler:
         self, source: Source[Delegation], directory: Path, max_stale_seconds: int, problems: list[str]
     ) -> None:
         self._source = source
-        self._directory = directory
+        self._files = KeyFiles(directory, problems)
         self._max_stale_seconds = max_stale_seconds
         self._problems = problems
-        self._digest = hashlib.sha256()
 
     def compile(self, names: Names) -> CompiledKeys:
         written = self._source.model.keys
@@ -85,7 +82,7 @@ class _KeyCompiler:
         bundles = {
             trust_domain: self._bundle(trust_domain, file) for trust_domain, file in self._source.model.bundles.items()
         }
-        return CompiledKeys(TrustedKeys(by_issuer, bundles), sources, self._digest.hexdigest())
+        return CompiledKeys(TrustedKeys(by_issuer, bundles), sources, self._files.digest)
 
     def _address(self, here: str, url: str) -> KeySource | None:
         try:
@@ -96,7 +93,7 @@ class _KeyCompiler:
         return KeySource(url, max_stale_seconds=self._max_stale_seconds)
 
     def _key_file(self, here: str, file: str) -> KeySet:
-        data = self._read(here, file)
+        data = self._files.read(here, file)
         try:
             return NO_KEYS if data is None else KeySet(parse_jwks(data))
         except JwksError as error:
@@ -110,27 +107,9 @@ class _KeyCompiler:
         except SpiffeIdError as error:
             place = self._source.locate_key("bundles", trust_domain)
             self._problems.append(f"{place}: {quoted(trust_domain)} is no trust domain: {error}")
-        data = self._read(here, file)
+        data = self._files.read(here, file)
         try:
             return () if data is None else tuple(x509.load_pem_x509_certificates(data))
         except ValueError:
             self._problems.append(f"{here}: {quoted(file)} holds no PEM certificates")
             return ()
-
-    def _read(self, here: str, file: str) -> bytes | None:
-        """Read a key file. An unreadable one is a problem and None."""
-        path = self._directory / file
-        try:
-            if path.exists() and not path.is_file():
-                self._problems.append(f"{here}: {quoted(file)} is not a regular file")
-                return None
-            with path.open("rb") as opened:
-                data = opened.read(MAX_KEY_FILE_BYTES + 1)
-        except OSError as error:
-            self._problems.append(f"{here}: cannot read {quoted(file)}: {error.strerror}")
-            return None
-        if len(data) > MAX_KEY_FILE_BYTES:
-            self._problems.append(f"{here}: {quoted(file)} is larger than {MAX_KEY_FILE_BYTES} bytes")
-            return None
-        self._digest.update(f"{file}\0{len(data)}\0".encode() + data)
-        return data

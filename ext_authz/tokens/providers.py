@@ -12,16 +12,14 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.tokens.access_token import AccessToken, AccessTokenCache, AccessTrust, Provider, verify_access_token
 from ext_authz.tokens.chain import Presentation
 from ext_authz.tokens.claims import MAX_TTL_SECONDS
+from ext_authz.tokens.compile import MAX_STALE_SECONDS, MIN_STALE_SECONDS, seconds_of
 from ext_authz.tokens.key_address import KeyAddressError, check_key_address
 from ext_authz.tokens.key_files import KeyFiles
 from ext_authz.tokens.keys import NO_KEYS, JwksError, KeySet, KeySource, parse_provider_jwks
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 
-# Seconds of `max_stale`: keys are not fetched more often than once a minute, and a day is an outage, not a hiccup.
-MIN_STALE_SECONDS, MAX_STALE_SECONDS = 60, 24 * 3600
 _ADDRESS_SIGN = "://"
 _SUB = "{sub}"
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,7 @@ class _Compiler:
 
     def _key_source(self, index: int, document: IdentityProvider) -> KeySource | None:
         """Return the address of a provider's keys; None when they stand in a file."""
-        stale_seconds = _seconds(document.max_stale)
+        stale_seconds = seconds_of(document.max_stale)
         if not MIN_STALE_SECONDS <= stale_seconds <= MAX_STALE_SECONDS:
             why = "is no time that keys may count without news: 1m to 24h"
             self._refuse((index, "max_stale"), document.max_stale, why)
@@ -165,7 +163,7 @@ class _Compiler:
             return NO_KEYS
 
     def _max_ttl(self, index: int, document: IdentityProvider) -> int:
-        seconds = _seconds(document.max_ttl)
+        seconds = seconds_of(document.max_ttl)
         if seconds > MAX_TTL_SECONDS:
             self._refuse((index, "max_ttl"), document.max_ttl, "is longer than any token may live: at most 1h")
         return seconds
@@ -197,7 +195,3 @@ def _may_meet(one: Provider, other: Provider) -> bool:
 
 def _one_begins(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
-
-
-def _seconds(text: str) -> int:
-    return int(text[:-1]) * _UNIT_SECONDS[text[-1]]

@@ -14,8 +14,8 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy, load
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.tokens.chain import DelegationTrust, RootLimit
-from ext_authz.tokens.compile_keys import MAX_KEY_FILE_BYTES
 from ext_authz.tokens.jws import encode_base64url
+from ext_authz.tokens.key_files import MAX_KEY_FILE_BYTES
 from ext_authz.tokens.keys import NO_KEYS, KeySet, KeySource
 
 HEAD = f"kind: PermissionMatrix\ntrust_domain: {TRUST_DOMAIN}\nid_path: ns/agents/sa/{{name}}\n"

@@ -160,7 +160,7 @@ def test_nobody_asks_in_vain(tmp_path: Path) -> None:
     assert [
         f"actions.yaml:2:72: {why}",
         f"matrix.yaml:3:49: {why}",
-        f"matrix.yaml:3:94: {why}",
+        f"matrix.yaml:3:95: {why}",
     ] == _asks_in_vain(tmp_path)
     forbidding = "matrix: {a: {b: {actions: [read], access_token: forbidden}}}\n"
     actions = "kind: ActionRegistry\nactions: {read: {asserted: true}}\n"
