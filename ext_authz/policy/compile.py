@@ -11,7 +11,7 @@ from ext_authz.documents.models import Cell, DelegationMode, DenyRule, Permissio
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.errors import PolicyError
-from ext_authz.identity.names import GROUP_SIGN, Names, check_names
+from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.invariants import check_invariants
@@ -19,9 +19,6 @@ from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.keys import KeySet, KeySource
-
-# Stands in for a trust domain that is missing or wrong, so that the rest of the policy can be checked too (RFC 2606).
-NO_TRUST_DOMAIN = "missing.invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,9 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     names = _names(documents, problems)
     registry = compile_registry(documents, names, problems)
     delegation = compile_delegation(documents, names, problems)
-    usual: DelegationMode = "required" if delegation is not None and delegation.required else "optional"
+    usual: DelegationMode | None = None  # without a Delegation document
+    if delegation is not None:
+        usual = "required" if delegation.required else "optional"
     windows = compile_windows(documents, problems)
     matrix = _MatrixCompiler(names, registry, windows, usual, problems)
     for source in documents.of(PermissionMatrix):
@@ -105,7 +104,7 @@ class _MatrixCompiler:
     """Collects grants and denials of all PermissionMatrix documents."""
 
     def __init__(
-        self, names: Names, registry: Registry, windows: Windows, usual: DelegationMode, problems: list[str]
+        self, names: Names, registry: Registry, windows: Windows, usual: DelegationMode | None, problems: list[str]
     ) -> None:
         self.grants: dict[Key, list[Grant]] = {}
         self.denials: dict[Key, Rule] = {}
@@ -153,12 +152,16 @@ class _MatrixCompiler:
         resource = self._resolve(cell_name[1], source.locate_key(*steps))
         where = source.rule_place(*steps)
         times = self._times(source, steps, cell)
+        if cell.delegation == "required" and self._usual is None:
+            here = source.locate(*steps, "delegation")
+            self._problems.append(f"{here}: no chain can be verified: add a Delegation document that says whose count")
         for index, action in enumerate(cell.actions):
             # The place of a short cell's action, else of the long form's.
             place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
             self._check_action(action, f"{source.path}:{place.line}:{place.column}")
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
-            grant = Grant(rule, cell.delegation or self._usual, frozenset(cell.scopes), cell.max_hops, times)
+            mode: DelegationMode = cell.delegation or self._usual or "optional"
+            grant = Grant(rule, mode, frozenset(cell.scopes), cell.max_hops, times)
             for subject in subjects:
                 if resource is not None:
                     self.grants.setdefault((subject.uri, resource.uri, action), []).append(grant)
