@@ -283,15 +283,6 @@ def _delegation_optional(survey: Survey) -> _Found:
             yield cell.place, sentence, "say `delegation: required` unless the agent itself may do this"
 
 
-def _delegation_impossible(survey: Survey) -> _Found:
-    if survey.policy.delegation is not None:
-        return
-    for cell in survey.cells:
-        if cell.cell.delegation == "required":
-            sentence = "a chain is required here, and without a Delegation document none can be verified"
-            yield cell.place, sentence, "add a Delegation document"
-
-
 def _issuer_unlimited(survey: Survey) -> _Found:
     for source in survey.documents.of(Delegation):
         for index, issuer in enumerate(source.model.root_issuers):
@@ -330,7 +321,6 @@ def _some(names: Iterable[str]) -> str:
 RULES: Mapping[str, LintRule] = {
     "cell-denied": LintRule(Level.ERROR, _cell_denied),
     "grant-elsewhere": LintRule(Level.ERROR, _grant_elsewhere),
-    "delegation-impossible": LintRule(Level.ERROR, _delegation_impossible),
     "grant-denied": LintRule(Level.WARNING, _grant_denied),
     "grant-twice": LintRule(Level.WARNING, _grant_twice),
     "grant-looser": LintRule(Level.WARNING, _grant_looser),

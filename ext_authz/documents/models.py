@@ -190,6 +190,7 @@ class RootIssuer(Model):
     id: Name
     subjects: Annotated[str, StringConstraints(pattern=SUBJECTS_PATTERN, min_length=1, max_length=256)] = "*"
     scopes: Annotated[list[Scope], Field(min_length=1)] | None = None  # absent: any
+    targets: Annotated[list[Name], Field(min_length=1)] | None = None  # workloads that may be called; absent: any
 
 
 def _long_issuer(issuer: Any) -> Any:

@@ -72,6 +72,7 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("root_issuers",): "a list of names, or of mappings with `id`",
     ("root_issuers", _ANY): "a name, or a mapping with `id`",
     ("root_issuers", _ANY, "scopes"): "a list of scopes",
+    ("root_issuers", _ANY, "targets"): "a list of names",
     ("minters",): "a list of names",
     ("keys",): "a mapping from issuers to files or addresses of their JWK sets",
     ("bundles",): "a mapping from trust domains to PEM files",

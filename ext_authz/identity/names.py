@@ -12,6 +12,8 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 DEFAULT_ID_PATH = "{name}"
 GROUP_SIGN = "@"
+# Stands in for a trust domain that is missing or wrong, so that the rest of a policy can be checked too (RFC 2606).
+NO_TRUST_DOMAIN = "missing.invalid"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from ext_authz.documents.models import Cell, DelegationMode, DenyRule, Permissio
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.errors import PolicyError
-from ext_authz.identity.names import GROUP_SIGN, Names, check_names
+from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.invariants import check_invariants
@@ -21,9 +21,6 @@ from ext_authz.policy.windows import Times, Windows, compile_windows, named_wind
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.keys import KeySet, KeySource
 from ext_authz.tokens.providers import ProviderPolicy, compile_providers
-
-# Stands in for a trust domain that is missing or wrong, so that the rest of the policy can be checked too (RFC 2606).
-NO_TRUST_DOMAIN = "missing.invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,9 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     registry = compile_registry(documents, names, problems)
     delegation = compile_delegation(documents, names, problems)
     providers = compile_providers(documents, names, problems)
-    usual: DelegationMode = "required" if delegation is not None and delegation.required else "optional"
+    usual: DelegationMode | None = None  # without a Delegation document
+    if delegation is not None:
+        usual = "required" if delegation.required else "optional"
     windows = compile_windows(documents, problems)
     matrix = _MatrixCompiler(names, registry, windows, usual, problems)
     for source in documents.of(PermissionMatrix):
@@ -115,7 +114,7 @@ class _MatrixCompiler:
     """Collects grants and denials of all PermissionMatrix documents."""
 
     def __init__(
-        self, names: Names, registry: Registry, windows: Windows, usual: DelegationMode, problems: list[str]
+        self, names: Names, registry: Registry, windows: Windows, usual: DelegationMode | None, problems: list[str]
     ) -> None:
         self.grants: dict[Key, list[Grant]] = {}
         self.denials: dict[Key, Rule] = {}
@@ -163,6 +162,9 @@ class _MatrixCompiler:
         resource = self._resolve(cell_name[1], source.locate_key(*steps))
         where = source.rule_place(*steps)
         times = self._times(source, steps, cell)
+        if cell.delegation == "required" and self._usual is None:
+            here = source.locate(*steps, "delegation")
+            self._problems.append(f"{here}: no chain can be verified: add a Delegation document that says whose count")
         for index, action in enumerate(cell.actions):
             # The place of a short cell's action, else of the long form's.
             place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
@@ -171,7 +173,7 @@ class _MatrixCompiler:
             registered = self._registry.actions.get(action)
             grant = Grant(
                 rule=rule,
-                delegation=cell.delegation or self._usual,
+                delegation=cell.delegation or self._usual or "optional",
                 scopes=frozenset(cell.scopes),
                 max_hops=cell.max_hops,
                 times=times,

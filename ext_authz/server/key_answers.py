@@ -16,7 +16,7 @@ from typing import NamedTuple
 import httpx
 
 from ext_authz.tokens.key_address import KeyAddressError, check_named_address
-from ext_authz.tokens.keys import JwksError, KeysById, KeySource
+from ext_authz.tokens.keys import JwksError, KeysById, KeySet, KeySource
 from ext_authz.tokens.strict_json import StrictJsonError, parse_object
 
 # Bytes of an answer, compressed or not: as many as of a key file.
@@ -63,6 +63,12 @@ async def fetch_keys(source: KeySource, tls: ssl.SSLContext) -> Answer:
     except (JwksError, KeyAddressError) as error:
         raise KeyFetchError(str(error)) from None
     return Answer(keys, hashlib.sha256(document.text).hexdigest(), document.max_age_seconds)
+
+
+async def fetch_once(source: KeySource) -> KeySet:
+    """Fetch the keys of a source for a command that ends soon. Raises KeyFetchError."""
+    answer = await fetch_keys(source, httpx.create_ssl_context())
+    return KeySet(answer.keys, digest=answer.digest)
 
 
 def _client(tls: ssl.SSLContext) -> httpx.AsyncClient:

@@ -38,12 +38,15 @@ class RootLimit(NamedTuple):
     subject: str  # the whole `sub`, or its beginning
     is_exact: bool
     scopes: frozenset[str] | None  # None: any
+    targets: frozenset[SpiffeId] | None = None  # None: any
 
     def covers(self, root: Claims) -> bool:
         """Whether the root stays inside the limit."""
         if root.on_behalf_of != self.subject if self.is_exact else not root.on_behalf_of.startswith(self.subject):
             return False
-        return self.scopes is None or root.scopes <= self.scopes
+        if self.scopes is not None and not root.scopes <= self.scopes:
+            return False
+        return self.targets is None or root.allowed_targets <= self.targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,6 @@ class DelegationTrust:
     max_depth: int = 5
     max_ttl_seconds: int = MAX_TTL_SECONDS
     root_limits: Mapping[SpiffeId, RootLimit] = field(default_factory=dict)
-    revocations: Revocations = field(default_factory=lambda: NO_REVOCATIONS)
 
 
 class Presentation(NamedTuple):
@@ -112,7 +114,11 @@ class _Link(NamedTuple):
 
 
 def verify_chain(
-    header: str, presentation: Presentation, trust: DelegationTrust, cache: "LinkCache | None" = None
+    header: str,
+    presentation: Presentation,
+    trust: DelegationTrust,
+    cache: "LinkCache | None" = None,
+    revocations: Revocations = NO_REVOCATIONS,
 ) -> Delegation:
     """Verify the value of x-delegation-token. Raises Refusal."""
     links = [_verified(text, index, presentation, trust, cache) for index, text in enumerate(split_chain(header))]
@@ -123,7 +129,7 @@ def verify_chain(
     for index, link in enumerate(links):
         _check_policy(index, link.claims, trust)
         _check_time(index, link, presentation.now)
-        if trust.revocations is not NO_REVOCATIONS and _is_revoked(link, trust.revocations):
+        if revocations is not NO_REVOCATIONS and _is_revoked(link, revocations):
             raise Refusal(Reason.TOKEN_REVOKED, f"link {index} was revoked")
     _check_presentation(links, presentation)
     return _delegation(links, trust)
@@ -225,7 +231,7 @@ def _check_root(root: Claims, trust: DelegationTrust) -> None:
         raise Refusal(Reason.TOKEN_ISSUER, "the issuer of link 0 may not start delegation chains")
     limit = trust.root_limits.get(root.issuer)
     if limit is not None and not limit.covers(root):
-        raise Refusal(Reason.TOKEN_ISSUER, "link 0 goes beyond the subjects and scopes of its issuer")
+        raise Refusal(Reason.TOKEN_ISSUER, "link 0 goes beyond the subjects, scopes and targets of its issuer")
     if root.parent_hash is not None:
         raise Refusal(Reason.TOKEN_CHAIN, "link 0 names a parent: the chain is incomplete")
     if root.origin is not None and root.issuer not in trust.minters:

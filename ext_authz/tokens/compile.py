@@ -1,6 +1,6 @@
 """The Delegation document to the verifier that decisions use: once at load, with every problem at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from ext_authz.documents.loader import PolicyDocuments, Source
 from ext_authz.documents.models import Delegation as DelegationDocument
 from ext_authz.documents.models import RootIssuer
 from ext_authz.documents.reader import quoted
-from ext_authz.identity.names import Names
+from ext_authz.identity.names import NO_TRUST_DOMAIN, Names
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.chain import DelegationTrust, RootLimit
 from ext_authz.tokens.claims import MAX_TTL_SECONDS
 from ext_authz.tokens.compile_keys import compile_keys, resolve_each
-from ext_authz.tokens.keys import NO_KEYS, KeySet, KeySource
+from ext_authz.tokens.keys import NO_KEYS, KeySet, KeySource, TrustedKeys
 from ext_authz.tokens.verifier import ChainVerifier
 
 # Seconds of `max_stale`: keys are not fetched more often than once a minute, and a day is an outage, not a hiccup.
@@ -57,8 +57,8 @@ class _Compiler:
 
     def compile(self) -> DelegationPolicy:
         document = self._source.model
-        root_issuers = self._resolved("root_issuers", [each.id for each in document.root_issuers])
-        minters = self._resolved("minters", document.minters)
+        root_issuers = self._resolved(("root_issuers",), [each.id for each in document.root_issuers])
+        minters = self._resolved(("minters",), document.minters)
         keys = compile_keys(self._source, self._names, self._directory, self._max_stale(), self._problems)
         trust = DelegationTrust(
             keys=keys.trusted,
@@ -66,15 +66,34 @@ class _Compiler:
             minters=frozenset(minters.values()),
             max_depth=document.max_depth,
             max_ttl_seconds=self._max_ttl(),
-            root_limits={
-                root_issuers[each.id]: _limit(each) for each in document.root_issuers if each.id in root_issuers
-            },
+            root_limits=dict(self._root_limits(root_issuers)),
         )
+        self._check_keys(root_issuers, trust.keys)
         return DelegationPolicy(ChainVerifier(trust), document.required, keys.digest, keys.sources)
 
-    def _resolved(self, key: str, names: list[str]) -> dict[str, SpiffeId]:
-        places = [self._source.locate(key, index) for index in range(len(names))]
+    def _resolved(self, steps: tuple[str | int, ...], names: list[str]) -> dict[str, SpiffeId]:
+        places = [self._source.locate(*steps, index) for index in range(len(names))]
         return resolve_each(self._names, zip(names, places, strict=True), self._problems)
+
+    def _root_limits(self, root_issuers: Mapping[str, SpiffeId]) -> Iterator[tuple[SpiffeId, RootLimit]]:
+        for index, issuer in enumerate(self._source.model.root_issuers):
+            targets = None
+            if issuer.targets is not None:
+                targets = frozenset(self._resolved(("root_issuers", index, "targets"), issuer.targets).values())
+            if issuer.id in root_issuers:
+                yield root_issuers[issuer.id], _limit(issuer, targets)
+
+    def _check_keys(self, root_issuers: Mapping[str, SpiffeId], keys: TrustedKeys) -> None:
+        """Refuse a root issuer whose chains nothing could verify: whoever named it expects that they count."""
+        for index, issuer in enumerate(self._source.model.root_issuers):
+            workload = root_issuers.get(issuer.id)
+            if workload is None or workload in keys.by_issuer or workload.trust_domain in keys.bundles:
+                continue
+            if workload.trust_domain != NO_TRUST_DOMAIN:
+                self._problems.append(
+                    f"{self._source.locate('root_issuers', index)}: {quoted(issuer.id)} has no key: "
+                    f"add it to `keys`, or {quoted(workload.trust_domain)} to `bundles`"
+                )
 
     def _max_ttl(self) -> int:
         seconds = seconds_of(self._source.model.max_ttl)
@@ -96,6 +115,6 @@ def seconds_of(text: str) -> int:
     return int(text[:-1]) * _UNIT_SECONDS[text[-1]]
 
 
-def _limit(issuer: RootIssuer) -> RootLimit:
+def _limit(issuer: RootIssuer, targets: frozenset[SpiffeId] | None) -> RootLimit:
     scopes = None if issuer.scopes is None else frozenset(issuer.scopes)
-    return RootLimit(issuer.subjects.removesuffix("*"), not issuer.subjects.endswith("*"), scopes)
+    return RootLimit(issuer.subjects.removesuffix("*"), not issuer.subjects.endswith("*"), scopes, targets)

@@ -62,8 +62,15 @@ def compiled(documents: list[Document]) -> Policy:
         "kind": "ActionRegistry",
         "actions": {name: {"asserted": True, "scope": SCOPES[name]} for name in ACTIONS},
     }
+    # A cell that says nothing about delegation means the same as without this document.
+    delegation = {
+        "kind": "Delegation",
+        "root_issuers": ["sts"],
+        "required": False,
+        "keys": {"sts": "https://sts.example.com/jwks"},
+    }
     with tempfile.TemporaryDirectory() as name:
-        text = "\n---\n".join(json.dumps(each, indent=1) for each in (registry, *documents))
+        text = "\n---\n".join(json.dumps(each, indent=1) for each in (registry, delegation, *documents))
         Path(name, "policy.yaml").write_text(text)
         return load(Path(name))
 

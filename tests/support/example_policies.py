@@ -26,10 +26,18 @@ actions:
   read: {http: ["GET /records/{id}"]}
   write: {http: ["PUT /records/{id}"]}
 """
+# So that cells may require chains; the key is nowhere, which only a decision would notice.
+DELEGATION = """\
+kind: Delegation
+root_issuers: [{id: sts, subjects: "user:*", scopes: [read]}]
+required: false
+keys: {sts: "https://sts.example.com/jwks"}
+"""
 
 
-def write_example(directory: Path) -> Path:
+def write_example(directory: Path, delegation: str = DELEGATION) -> Path:
     """Write the policy into a directory and return it."""
+    (directory / "delegation.yaml").write_text(delegation)
     (directory / "matrix.yaml").write_text(MATRIX)
     (directory / "actions.yaml").write_text(ACTIONS)
     return directory

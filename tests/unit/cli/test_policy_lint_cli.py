@@ -14,7 +14,7 @@ ACTIONS = '---\nkind: ActionRegistry\nactions: {read: {http: ["GET /"]}}\n'
 GRANT = "matrix: {a: {b: [read]}}\n"
 NOTE = f"{HEAD}{GRANT}deny: [{{subject: b, resource: a, action: read}}]\n{ACTIONS}"
 WARNING = f"{HEAD}groups: {{g: [a]}}\n{GRANT}{ACTIONS}"
-ERROR = f"{HEAD}matrix: {{a: {{b: {{actions: [read], delegation: required}}}}}}\n{ACTIONS}"
+ERROR = f"{HEAD}{GRANT}deny: [{{subject: a, resource: b, action: read}}]\n{ACTIONS}"
 
 
 def run(directory: Path, policy: str, *options: str) -> tuple[int, str, str]:

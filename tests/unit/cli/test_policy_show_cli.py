@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.example_policies import write_example
+from support.example_policies import DELEGATION, write_example
 from typer.testing import CliRunner
 
 from ext_authz.cli.exits import UNUSABLE
@@ -22,7 +22,7 @@ TABLE = """\
                                                           hr:write; max_hops 3
                                    not write
                                    (matrix.yaml:14)
-                  retrieval-agent  read, search
+                  retrieval-agent  read, search           delegation optional
  retrieval-agent  audit-agent      read, search           delegation forbidden
                   crm-agent        nothing
                                    (matrix.yaml:15)
@@ -30,10 +30,12 @@ TABLE = """\
 """
 
 
-def run(directory: Path, *options: str, columns: int = 80) -> str:
+def run(directory: Path, *options: str, columns: int = 80, delegation: str = DELEGATION) -> str:
     """Show the example and return what is printed, trailing spaces cut."""
     outcome = CliRunner().invoke(
-        app, ["policy", "show", str(write_example(directory)), *options], env={"COLUMNS": str(columns)}
+        app,
+        ["policy", "show", str(write_example(directory, delegation)), *options],
+        env={"COLUMNS": str(columns)},
     )
     assert (0, "") == (outcome.exit_code, outcome.stderr)
     return "".join(f"{line.rstrip()}\n" for line in outcome.stdout.splitlines())
@@ -87,12 +89,10 @@ def test_json(tmp_path: Path) -> None:
 
 def test_what_a_cell_leaves_to_the_delegation_document(tmp_path: Path) -> None:
     """Where a Delegation document says what is usual, the entry says it."""
-    write_example(tmp_path)
-    (tmp_path / "delegation.yaml").write_text("kind: Delegation\nroot_issuers: [{id: sts, scopes: [read]}]\n")
-    (entry, _) = json.loads(run(tmp_path, "--subject", "planner-agent", "--resource", "retrieval-agent", "--json"))[
-        "entries"
-    ]
-    assert {"delegation": "required"} == entry["grants"][0]["asks"]
+    options = ("--subject", "planner-agent", "--resource", "retrieval-agent", "--json")
+    for delegation, mode in ((DELEGATION, "optional"), (DELEGATION.replace("false", "true"), "required")):
+        (entry, _) = json.loads(run(tmp_path, *options, delegation=delegation))["entries"]
+        assert {"delegation": mode} == entry["grants"][0]["asks"]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_grants_and_denials_of_all_documents_count(tmp_path: Path) -> None:
 
 def test_conditions_of_a_grant_make_no_difference(tmp_path: Path) -> None:
     """A grant that asks for a chain leads on all the same: a stolen chain would do."""
-    text = f"{HEAD}matrix: {{a: {{b: {{actions: [read], delegation: required, max_hops: 1}}}}}}\n"
+    text = f"{HEAD}matrix: {{a: {{b: {{actions: [read], delegation: optional, max_hops: 1}}}}}}\n"
     assert problems_of(tmp_path, f"{text}invariants: [{{from: a, must_not_reach: b}}]\n")
 
 

@@ -13,7 +13,6 @@ from typer.testing import CliRunner, Result
 
 from ext_authz.cli.exits import NO, UNUSABLE
 from ext_authz.cli.main import app
-from ext_authz.local.ca import DevelopmentCa
 from ext_authz.policy.compile import load
 
 MATRIX = """kind: PermissionMatrix
@@ -41,7 +40,7 @@ DELEGATION = """---
 kind: Delegation
 root_issuers: [sts]
 required: false
-bundles: {agents.example.com: bundle.pem}
+keys: {sts: "https://sts.example.com/jwks"}
 """
 
 
@@ -49,7 +48,6 @@ def policy(directory: Path, tests: list[dict[str, Any]], defaults: Mapping[str, 
     """Write a policy with these tests."""
     suite = {"kind": "TestSuite", "defaults": defaults or {}, "tests": tests}
     directory.mkdir(exist_ok=True)
-    (directory / "bundle.pem").write_bytes(DevelopmentCa.create("agents.example.com").bundle_pem)
     (directory / "matrix.yaml").write_text(MATRIX + DELEGATION)
     (directory / "tests.yaml").write_text(json.dumps(suite))
     return directory
@@ -151,7 +149,7 @@ def test_defaults(tmp_path: Path) -> None:
 def problems_of(directory: Path, text: str) -> list[str]:
     """Return what `policy test` says about a suite that cannot be run."""
     directory.mkdir(exist_ok=True)
-    (directory / "matrix.yaml").write_text(MATRIX)
+    (directory / "matrix.yaml").write_text(MATRIX + DELEGATION)
     (directory / "tests.yaml").write_text(text)
     done = run(directory)
     assert (UNUSABLE, "") == (done.exit_code, done.stdout)
@@ -203,17 +201,17 @@ def test_mistakes_inside_of_a_delegation(tmp_path: Path) -> None:
 defaults: {from: planner, to: retriever, action: search, delegation: {on_behalf_of: "user:1", actors: [planner, janitr]}}
 tests:
   - {name: one, expect: allow}
-  - {name: two, expect: allow, request: {delegation: {on_behalf_of: a, root_issuer: sts}}}
+  - {name: two, expect: allow, request: {delegation: {on_behalf_of: a, root_issuer: stranger}}}
 """
     assert [
         "tests.yaml:2:113: no document names `janitr`: did you mean `janitor`?",
-        "tests.yaml:5:85: no document names `sts`: write spiffe://agents.example.com/sts if you mean a stranger",
+        "tests.yaml:5:85: no document names `stranger`: write spiffe://agents.example.com/stranger if you mean a stranger",
     ] == problems_of(tmp_path, text)
 
 
 def test_directory_without_tests(tmp_path: Path) -> None:
     """Nothing to run is an error: a build that tests nothing must not pass."""
-    (tmp_path / "matrix.yaml").write_text(MATRIX)
+    (tmp_path / "matrix.yaml").write_text(MATRIX + DELEGATION)
     done = run(tmp_path)
     assert (UNUSABLE, f"{tmp_path}:1:1: no tests here: expected a TestSuite document\n") == (
         done.exit_code,

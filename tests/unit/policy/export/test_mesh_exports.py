@@ -52,6 +52,11 @@ actions:
   read: {http: ["GET /records/{id}", "GET /records", "HEAD /records"]}
   purge: {http: ["DELETE /records/{id}"]}
   send: {asserted: true}
+---
+kind: Delegation
+root_issuers: [sts]
+required: false
+keys: {sts: "https://sts.example.com/jwks"}
 """
 
 
