@@ -48,7 +48,7 @@ fuzz: setup ## a million damaged delegation chains, and Rego against the engine;
 	@$(PYTEST) tests/fuzz tests/properties -m long
 
 .PHONY: bench
-bench: setup ## cost of a decision and throughput of the server, as a table and JSON
+bench: setup ## cost of a decision, of large policies, and throughput of the server, as a table and JSON
 	@$(BIN)/python -m bench
 
 .PHONY: proto

@@ -4,9 +4,10 @@
 2. Models check shape; what names mean is checked where they are compiled.
 """
 
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 # An action's name, as it stands in matrices, headers and audit records. 64 characters, as DNS labels have.
 ACTION_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -80,9 +81,26 @@ class Cell(Model):
     access_token: AccessTokenMode | None = None  # absent: what the action says
 
 
+# Short cells with at most so many actions are made once for all places where they stand: a large matrix says the same few
+# lists again and again.
+SHARED_CELL_ACTIONS = 16
+
+
+@lru_cache(maxsize=1024)
+def _short_cell(actions: tuple[str, ...]) -> Cell:
+    return Cell(actions=list(actions))
+
+
 def _long_form(cell: Any) -> Any:
     """Turn the short form `[read, write]` into the long one."""
-    return {"actions": cell} if isinstance(cell, list) else cell
+    if not isinstance(cell, list):
+        return cell
+    if len(cell) <= SHARED_CELL_ACTIONS and all(isinstance(action, str) for action in cell):
+        try:
+            return _short_cell(tuple(cell))
+        except ValidationError:
+            pass  # told with its place by whoever validates the long form
+    return {"actions": cell}
 
 
 class DenyRule(Model):
