@@ -59,6 +59,10 @@ proto: setup ## compile proto/ into ext_authz/pb/
 envoy: setup ## render the committed examples in envoy/ anew
 	@$(BIN)/python envoy/render_examples.py
 
+.PHONY: schema
+schema: setup ## write the JSON Schemas of policy documents anew
+	@$(BIN)/python docs/render_schemas.py
+
 .PHONY: lock
 lock: ## compile requirements.lock from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -19,6 +19,7 @@ HTTP_ROUTE_PATTERN = r"^[A-Z]{1,20} /[^ ]*$"
 # A name as section "Names" of the policy reference defines it: plain, path, or SPIFFE ID.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 ActionName = Annotated[str, StringConstraints(pattern=ACTION_NAME_PATTERN)]
+Actions = Annotated[list[ActionName], Field(min_length=1)]
 DeniedAction = Annotated[str, StringConstraints(pattern=DENIED_ACTION_PATTERN)]
 HttpRoute = Annotated[str, StringConstraints(pattern=HTTP_ROUTE_PATTERN, max_length=2048)]
 
@@ -72,7 +73,7 @@ class Model(BaseModel):
 class Cell(Model):
     """What one subject may ask of one resource."""
 
-    actions: Annotated[list[ActionName], Field(min_length=1)]
+    actions: Actions
     delegation: DelegationMode | None = None  # absent: what the Delegation document says
     scopes: list[Scope] = []  # needed in chain and access token beside the action's own
     max_hops: Annotated[int, Field(ge=1, le=6)] | None = None  # workload-to-workload calls in the chain
@@ -128,7 +129,9 @@ class PermissionMatrix(Model):
     id_path: str | None = None
     require_timestamp: bool = False  # true in any document: every request needs x-request-timestamp
     groups: dict[str, list[Name]] = {}
-    matrix: dict[Name, dict[Name, Annotated[Cell, BeforeValidator(_long_form)]]] = {}
+    matrix: dict[
+        Name, dict[Name, Annotated[Cell, BeforeValidator(_long_form, json_schema_input_type=Actions | Cell)]]
+    ] = {}
     deny: list[DenyRule] = []
     invariants: list[Invariant] = []
 
@@ -170,7 +173,10 @@ class Delegation(Model):
 
     kind: Literal["Delegation"]
     version: Literal[1] = 1
-    root_issuers: Annotated[list[Annotated[RootIssuer, BeforeValidator(_long_issuer)]], Field(min_length=1)]
+    root_issuers: Annotated[
+        list[Annotated[RootIssuer, BeforeValidator(_long_issuer, json_schema_input_type=Name | RootIssuer)]],
+        Field(min_length=1),
+    ]
     minters: list[Name] = []  # may sign links for others
     required: bool = True  # unless a cell says otherwise
     max_ttl: Duration = "30m"
