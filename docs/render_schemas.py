@@ -29,10 +29,10 @@ COMMON = next(table for table in TABLES if "kind" in table)
 
 
 def describe(keys: frozenset[str]) -> Mapping[str, str]:
-    """Return the sentences of the smallest table that has all of these keys, and of the keys of every document."""
+    """Return the sentences of the table that has most of these keys, and of the keys of every document."""
     own = keys - COMMON.keys()
-    fitting = sorted((table for table in TABLES if own <= table.keys()), key=len)
-    return COMMON | fitting[0] if own and fitting else {}
+    best = max(TABLES, key=lambda table: (len(own & table.keys()), -len(table)))
+    return COMMON | best if own & best.keys() else {}
 
 
 def rendered() -> dict[str, str]:

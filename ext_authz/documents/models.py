@@ -195,14 +195,26 @@ class IdentityProvider(Model):
     """An issuer of access tokens, and what its tokens count for."""
 
     issuer: IssuerUrl
-    audience: Annotated[list[OAuthName], Field(min_length=1), BeforeValidator(_as_list)]
+    audience: Annotated[
+        list[OAuthName],
+        Field(min_length=1),
+        BeforeValidator(_as_list, json_schema_input_type=OAuthName | Annotated[list[OAuthName], Field(min_length=1)]),
+    ]
     keys: Annotated[str, StringConstraints(min_length=1)] | None = None  # absent: what the issuer's metadata names
     max_stale: Duration = "1h"  # how long keys from an address count after it was last heard of
     token_types: Annotated[list[Literal["at+jwt", "JWT"]], Field(min_length=1)] = ["at+jwt"]
     max_ttl: Duration = "15m"
     clients: (
         Annotated[
-            dict[OAuthName, Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]], Field(min_length=1)
+            dict[
+                OAuthName,
+                Annotated[
+                    list[Name],
+                    Field(min_length=1),
+                    BeforeValidator(_as_list, json_schema_input_type=Name | Annotated[list[Name], Field(min_length=1)]),
+                ],
+            ],
+            Field(min_length=1),
         ]
         | None
     ) = None  # `azp` or `client_id` -> who may show its tokens; absent: everybody
@@ -247,10 +259,13 @@ class SuiteRequest(Model):
     delegation: SuiteDelegation | None = None
 
 
+ExpectedOutcome = Literal["allow", "deny", "error"]
+
+
 class Expectation(Model):
     """What a test expects of the decision."""
 
-    outcome: Literal["allow", "deny", "error"]
+    outcome: ExpectedOutcome
     reason: str | None = None
     rule: str | None = None
 
@@ -265,7 +280,9 @@ class PolicyTest(Model):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     request: SuiteRequest = SuiteRequest()
-    expect: Annotated[Expectation, BeforeValidator(_long_expectation)]
+    expect: Annotated[
+        Expectation, BeforeValidator(_long_expectation, json_schema_input_type=ExpectedOutcome | Expectation)
+    ]
 
 
 class TestSuite(Model):
