@@ -48,7 +48,7 @@ fuzz: setup ## a million damaged delegation chains, and Rego against the engine;
 	@$(PYTEST) tests/fuzz tests/properties -m long
 
 .PHONY: bench
-bench: setup ## cost of a decision and throughput of the server, as a table and JSON
+bench: setup ## cost of a decision, of large policies, and throughput of the server, as a table and JSON
 	@$(BIN)/python -m bench
 
 .PHONY: proto
@@ -58,6 +58,10 @@ proto: setup ## compile proto/ into ext_authz/pb/
 .PHONY: envoy
 envoy: setup ## render the committed examples in envoy/ anew
 	@$(BIN)/python envoy/render_examples.py
+
+.PHONY: schema
+schema: setup ## write the JSON Schemas of policy documents anew
+	@$(BIN)/python docs/render_schemas.py
 
 .PHONY: lock
 lock: ## compile requirements.lock from pyproject.toml

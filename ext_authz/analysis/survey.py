@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ext_authz.documents.loader import PolicyDocuments, Source, load_policy
 from ext_authz.documents.models import Cell, DenyRule, PermissionMatrix
+from ext_authz.garbage import collection_paused
 from ext_authz.identity.names import GROUP_SIGN, Names
 from ext_authz.policy.compile import Policy, compile_policy
 from ext_authz.policy.engine import EVERY_ACTION
@@ -125,5 +126,6 @@ class Survey:
 
 def survey(directory: Path) -> Survey:
     """Load and compile a policy directory. Raises PolicyError with all problems."""
-    documents = load_policy(directory)
-    return Survey(documents, compile_policy(documents))
+    with collection_paused():
+        documents = load_policy(directory)
+        return Survey(documents, compile_policy(documents))

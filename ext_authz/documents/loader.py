@@ -5,7 +5,7 @@ A policy is one directory of YAML files; each file holds one or more documents, 
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +30,10 @@ class Source(Generic[ModelT]):
     model: ModelT
     path: str
     places: Places
+    name: str = field(init=False)  # of the file; kept, because a large matrix asks for it with each cell
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", Path(self.path).name)
 
     def locate(self, *steps: str | int) -> str:
         """Return `path:line:column` of the value at `steps`."""
@@ -47,7 +51,7 @@ class Source(Generic[ModelT]):
 
     def rule_place(self, *steps: str | int) -> str:
         """Return `file:line`: how a rule is named in verdicts and records, the same on every machine."""
-        return f"{Path(self.path).name}:{self.places.find_key(steps).line}"
+        return f"{self.name}:{self.places.find_key(steps).line}"
 
 
 @dataclass(frozen=True, slots=True)

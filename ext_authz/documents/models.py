@@ -4,9 +4,10 @@
 2. Models check shape; what names mean is checked where they are compiled.
 """
 
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 # An action's name, as it stands in matrices, headers and audit records. 64 characters, as DNS labels have.
 ACTION_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
@@ -18,6 +19,7 @@ HTTP_ROUTE_PATTERN = r"^[A-Z]{1,20} /[^ ]*$"
 # A name as section "Names" of the policy reference defines it: plain, path, or SPIFFE ID.
 Name = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 ActionName = Annotated[str, StringConstraints(pattern=ACTION_NAME_PATTERN)]
+Actions = Annotated[list[ActionName], Field(min_length=1)]
 DeniedAction = Annotated[str, StringConstraints(pattern=DENIED_ACTION_PATTERN)]
 HttpRoute = Annotated[str, StringConstraints(pattern=HTTP_ROUTE_PATTERN, max_length=2048)]
 
@@ -88,7 +90,7 @@ class Model(BaseModel):
 class Cell(Model):
     """What one subject may ask of one resource."""
 
-    actions: Annotated[list[ActionName], Field(min_length=1)]
+    actions: Actions
     delegation: DelegationMode | None = None  # absent: what the Delegation document says
     scopes: list[Scope] = []  # needed in chain and access token beside the action's own
     max_hops: Annotated[int, Field(ge=1, le=6)] | None = None  # workload-to-workload calls in the chain
@@ -97,9 +99,26 @@ class Cell(Model):
     access_token: AccessTokenMode | None = None  # absent: what the action says
 
 
+# Short cells with at most so many actions are made once for all places where they stand: a large matrix says the same few
+# lists again and again.
+SHARED_CELL_ACTIONS = 16
+
+
+@lru_cache(maxsize=1024)
+def _short_cell(actions: tuple[str, ...]) -> Cell:
+    return Cell(actions=list(actions))
+
+
 def _long_form(cell: Any) -> Any:
     """Turn the short form `[read, write]` into the long one."""
-    return {"actions": cell} if isinstance(cell, list) else cell
+    if not isinstance(cell, list):
+        return cell
+    if len(cell) <= SHARED_CELL_ACTIONS and all(isinstance(action, str) for action in cell):
+        try:
+            return _short_cell(tuple(cell))
+        except ValidationError:
+            pass  # told with its place by whoever validates the long form
+    return {"actions": cell}
 
 
 class DenyRule(Model):
@@ -127,7 +146,9 @@ class PermissionMatrix(Model):
     id_path: str | None = None
     require_timestamp: bool = False  # true in any document: every request needs x-request-timestamp
     groups: dict[str, list[Name]] = {}
-    matrix: dict[Name, dict[Name, Annotated[Cell, BeforeValidator(_long_form)]]] = {}
+    matrix: dict[
+        Name, dict[Name, Annotated[Cell, BeforeValidator(_long_form, json_schema_input_type=Actions | Cell)]]
+    ] = {}
     deny: list[DenyRule] = []
     invariants: list[Invariant] = []
 
@@ -203,7 +224,10 @@ class Delegation(Model):
 
     kind: Literal["Delegation"]
     version: Literal[1] = 1
-    root_issuers: Annotated[list[Annotated[RootIssuer, BeforeValidator(_long_issuer)]], Field(min_length=1)]
+    root_issuers: Annotated[
+        list[Annotated[RootIssuer, BeforeValidator(_long_issuer, json_schema_input_type=Name | RootIssuer)]],
+        Field(min_length=1),
+    ]
     minters: list[Name] = []  # may sign links for others
     required: bool = True  # unless a cell says otherwise
     max_ttl: Duration = "30m"
@@ -222,14 +246,26 @@ class IdentityProvider(Model):
     """An issuer of access tokens, and what its tokens count for."""
 
     issuer: IssuerUrl
-    audience: Annotated[list[OAuthName], Field(min_length=1), BeforeValidator(_as_list)]
+    audience: Annotated[
+        list[OAuthName],
+        Field(min_length=1),
+        BeforeValidator(_as_list, json_schema_input_type=OAuthName | Annotated[list[OAuthName], Field(min_length=1)]),
+    ]
     keys: Annotated[str, StringConstraints(min_length=1)] | None = None  # absent: what the issuer's metadata names
     max_stale: Duration = "1h"  # how long keys from an address count after it was last heard of
     token_types: Annotated[list[Literal["at+jwt", "JWT"]], Field(min_length=1)] = ["at+jwt"]
     max_ttl: Duration = "15m"
     clients: (
         Annotated[
-            dict[OAuthName, Annotated[list[Name], Field(min_length=1), BeforeValidator(_as_list)]], Field(min_length=1)
+            dict[
+                OAuthName,
+                Annotated[
+                    list[Name],
+                    Field(min_length=1),
+                    BeforeValidator(_as_list, json_schema_input_type=Name | Annotated[list[Name], Field(min_length=1)]),
+                ],
+            ],
+            Field(min_length=1),
         ]
         | None
     ) = None  # `azp` or `client_id` -> who may show its tokens; absent: everybody
@@ -274,10 +310,13 @@ class SuiteRequest(Model):
     delegation: SuiteDelegation | None = None
 
 
+ExpectedOutcome = Literal["allow", "deny", "error"]
+
+
 class Expectation(Model):
     """What a test expects of the decision."""
 
-    outcome: Literal["allow", "deny", "error"]
+    outcome: ExpectedOutcome
     reason: str | None = None
     rule: str | None = None
 
@@ -292,7 +331,9 @@ class PolicyTest(Model):
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     request: SuiteRequest = SuiteRequest()
-    expect: Annotated[Expectation, BeforeValidator(_long_expectation)]
+    expect: Annotated[
+        Expectation, BeforeValidator(_long_expectation, json_schema_input_type=ExpectedOutcome | Expectation)
+    ]
 
 
 class TestSuite(Model):

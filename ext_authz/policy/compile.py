@@ -1,8 +1,9 @@
 """Policy documents to what the decision uses: once at load, with every problem at once."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from ext_authz.action.compile import compile_registry
@@ -12,6 +13,7 @@ from ext_authz.documents.models import Cell, DelegationMode, DenyRule, Permissio
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.errors import PolicyError
+from ext_authz.garbage import collection_paused
 from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
@@ -58,7 +60,8 @@ class Policy:
 
 def load(directory: Path) -> Policy:
     """Read and compile a policy directory. Raises PolicyError with all problems."""
-    return compile_policy(load_policy(directory))
+    with collection_paused():
+        return compile_policy(load_policy(directory))
 
 
 def compile_policy(documents: PolicyDocuments) -> Policy:
@@ -75,7 +78,9 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     matrix = _MatrixCompiler(names, registry, windows, usual, problems)
     for source in documents.of(PermissionMatrix):
         matrix.add(source)
-    compiled = Matrix({key: tuple(found) for key, found in matrix.grants.items()}, matrix.denials)
+    # Taken out one by one: the largest part of a policy is never there twice.
+    grants = {key: tuple(matrix.grants.pop(key)) for key in tuple(matrix.grants)}
+    compiled = Matrix(grants, matrix.denials)
     check_invariants(documents, names, compiled, problems)
     if problems:
         raise PolicyError(problems)
@@ -123,11 +128,14 @@ class _MatrixCompiler:
         self._windows = windows
         self._usual = usual
         self._problems = problems
+        # Each name is read once, and each set kept once: a large matrix has few of them, and many cells.
+        self._known: dict[str, SpiffeId] = {}
+        self._scopes: dict[frozenset[str], frozenset[str]] = {}
 
     def add(self, source: Source[PermissionMatrix]) -> None:
         groups = {name: list(self._group(source, name)) for name in source.model.groups}
         for subject, row in source.model.matrix.items():
-            subjects = self._members(subject, groups, source.locate_key("matrix", subject))
+            subjects = self._members(subject, groups, partial(source.locate_key, "matrix", subject))
             for resource, cell in row.items():
                 self._add_cell(source, (subject, resource), subjects, cell)
         for index, denial in enumerate(source.model.deny):
@@ -135,46 +143,51 @@ class _MatrixCompiler:
 
     def _group(self, source: Source[PermissionMatrix], name: str) -> Iterator[SpiffeId]:
         for index, member in enumerate(source.model.groups[name]):
-            workload = self._resolve(member, source.locate("groups", name, index))
+            workload = self._resolve(member, partial(source.locate, "groups", name, index))
             if workload is not None:
                 yield workload
 
-    def _members(self, subject: str, groups: dict[str, list[SpiffeId]], here: str) -> list[SpiffeId]:
+    def _members(self, subject: str, groups: dict[str, list[SpiffeId]], here: Callable[[], str]) -> list[SpiffeId]:
         if not subject.startswith(GROUP_SIGN):
             workload = self._resolve(subject, here)
             return [] if workload is None else [workload]
         name = subject.removeprefix(GROUP_SIGN)
         if name not in groups:
-            self._problems.append(f"{here}: unknown group {quoted(name)}{suggestion(name, groups)}")
+            self._problems.append(f"{here()}: unknown group {quoted(name)}{suggestion(name, groups)}")
         return groups.get(name, [])
 
-    def _resolve(self, name: str, here: str) -> SpiffeId | None:
+    def _resolve(self, name: str, here: Callable[[], str]) -> SpiffeId | None:
+        known = self._known.get(name)
+        if known is not None:
+            return known
         try:
-            return self._names.resolve(name)
+            return self._known.setdefault(name, self._names.resolve(name))
         except SpiffeIdError as error:
-            self._problems.append(f"{here}: {quoted(name)} names no workload: {error}")
+            self._problems.append(f"{here()}: {quoted(name)} names no workload: {error}")
             return None
 
     def _add_cell(
         self, source: Source[PermissionMatrix], cell_name: tuple[str, str], subjects: list[SpiffeId], cell: Cell
     ) -> None:
         steps = ("matrix", *cell_name)
-        resource = self._resolve(cell_name[1], source.locate_key(*steps))
+        resource = self._resolve(cell_name[1], partial(source.locate_key, *steps))
         where = source.rule_place(*steps)
         times = self._times(source, steps, cell)
         if cell.delegation == "required" and self._usual is None:
             here = source.locate(*steps, "delegation")
             self._problems.append(f"{here}: no chain can be verified: add a Delegation document that says whose count")
+        scopes = self._scopes.setdefault(frozenset(cell.scopes), frozenset(cell.scopes))
         for index, action in enumerate(cell.actions):
-            # The place of a short cell's action, else of the long form's.
-            place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
-            self._check_action(action, f"{source.path}:{place.line}:{place.column}")
+            if action not in self._registry.actions:
+                # The place of a short cell's action, else of the long form's.
+                place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
+                self._check_action(action, f"{source.path}:{place.line}:{place.column}")
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
             registered = self._registry.actions.get(action)
             grant = Grant(
                 rule=rule,
                 delegation=cell.delegation or self._usual or "optional",
-                scopes=frozenset(cell.scopes),
+                scopes=scopes,
                 max_hops=cell.max_hops,
                 times=times,
                 access_token=cell.access_token or (registered.access_token if registered else None),
@@ -199,8 +212,8 @@ class _MatrixCompiler:
         self, source: Source[PermissionMatrix], index: int, denial: DenyRule, groups: dict[str, list[SpiffeId]]
     ) -> None:
         steps = ("deny", index)
-        subjects = self._members(denial.subject, groups, source.locate(*steps, "subject"))
-        resource = self._resolve(denial.resource, source.locate(*steps, "resource"))
+        subjects = self._members(denial.subject, groups, partial(source.locate, *steps, "subject"))
+        resource = self._resolve(denial.resource, partial(source.locate, *steps, "resource"))
         if denial.action != EVERY_ACTION:
             self._check_action(denial.action, source.locate(*steps, "action"))
         because = f" because {denial.because}" if denial.because else ""

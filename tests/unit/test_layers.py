@@ -18,7 +18,7 @@ PACKAGE = "ext_authz"
 # one line may not see each other.
 LINE = (
     {"__init__"},
-    {"errors", "memo", "faults"},
+    {"errors", "memo", "faults", "garbage"},
     {"settings", "pb"},
     {"documents"},
     {"attributes"},

@@ -100,9 +100,7 @@ def test_triples_are_exactly_those_that_differ(old: list[Matrix], new: list[Matr
 @given(policies, st.randoms(use_true_random=False))
 def test_order_is_no_difference(old: list[Matrix], chance: Any) -> None:
     """Documents and entries may stand in any order."""
-    documents = [
-        {**document, "matrix": dict(reversed(document["matrix"].items()))} for document in old
-    ]
+    documents = [{**document, "matrix": dict(reversed(document["matrix"].items()))} for document in old]
     chance.shuffle(documents)
     found = compared(old, documents)
     assert not found, found
