@@ -68,7 +68,7 @@ def _decide(name: str, policy: Policy, path: str) -> Scale:
         name,
         load_seconds=0,
         load_megabytes=0,
-        route=_median(lambda: policy.registry.resolve(method, path, _RETRIEVER, None)),
+        route=_median(lambda: policy.registry.routes.find(method, path, _RETRIEVER)),
         evaluate=_median(lambda: policy.matrix.evaluate(_QUESTION)),
         check=_median(lambda: check(requests.ALLOW)),
     )

@@ -30,6 +30,8 @@ def compile_registry(documents: PolicyDocuments, names: Names, problems: list[st
     for source in sources:
         compiler.add_endpoints(source)
     for source in sources:
+        if not (source.model.actions or source.model.presets or source.model.endpoints):
+            problems.append(f"{source.locate()}: nothing is registered here: write `actions`, `presets` or `endpoints`")
         for name, entry in source.model.actions.items():
             compiler.add(_Entry(source, name, entry))
     return compiler.registry()
@@ -61,6 +63,7 @@ class _Compiler:
         self._routes: RouteTable[Route] = RouteTable()
         self._calls: dict[CallKey, ByResource[Action]] = {}
         self._spoken: dict[Protocol, list[Resources]] = {protocol: [] for protocol in Protocol}
+        self._incomplete: set[tuple[str, Protocol]] = set()  # presets without their endpoint, told once
         self._names = names
         self._problems = problems
 
@@ -188,6 +191,9 @@ class _Compiler:
         """Whether some endpoint of the protocol is where the action is; a problem where none is."""
         if any(share(resources, spoken) for spoken in self._spoken[protocol]):
             return True
+        if entry.source.is_preset and (entry.source.path, protocol) in self._incomplete:
+            return False
+        self._incomplete.add((entry.source.path, protocol))
         here = entry.source.locate_key("actions", entry.name, protocol.value)
         where = " on its resources" if self._spoken[protocol] else ""
         self._problems.append(

@@ -189,7 +189,7 @@ def _action_unused(survey: Survey) -> _Found:
     used = {cell_action for cell in survey.cells for cell_action in cell.cell.actions if cell.subjects}
     for source in survey.documents.of(ActionRegistry):
         for action in source.model.actions:
-            if action not in used:
+            if action not in used and not source.is_preset:
                 yield source.locate_key("actions", action), f"nobody may use {quoted(action)}", "grant it, or remove it"
 
 

@@ -35,6 +35,8 @@ ENDPOINT_PATTERN = r"^POST /[^ ]*$"
 # What the paths of A2A's HTTP+JSON binding begin with.
 BASE_PATH_PATTERN = r"^/[^ ]*$"
 
+# Registries of this package, by the names of their files in `presets`.
+Preset = Literal["openai", "mcp", "a2a", "agent-protocol", "vector-stores"]
 Tool = Annotated[str, StringConstraints(pattern=TOOL_PATTERN)]
 RpcMethod = Annotated[str, StringConstraints(pattern=RPC_METHOD_PATTERN)]
 GrpcMethod = Annotated[str, StringConstraints(pattern=GRPC_METHOD_PATTERN, max_length=512)]
@@ -201,8 +203,9 @@ class ActionRegistry(Model):
 
     kind: Literal["ActionRegistry"]
     version: Literal[1] = 1
+    presets: list[Preset] = []
     endpoints: Endpoints | None = None
-    actions: Annotated[dict[ActionName, ActionEntry], Field(min_length=1)]
+    actions: Annotated[dict[ActionName, ActionEntry], Field(min_length=1)] = {}
 
 
 class RootIssuer(Model):
@@ -390,6 +393,6 @@ PLANNED_KEYS = frozenset(
     {
         *("rate", "when"),  # of a cell
         "mode",  # of a document
-        *("budget", "presets"),  # of an ActionRegistry
+        "budget",  # of an action
     }
 )

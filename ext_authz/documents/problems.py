@@ -63,6 +63,7 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("actions", _ANY, "mcp", "methods"): "a list of JSON-RPC methods, such as [tools/list]",
     ("actions", _ANY, "a2a"): "a list of A2A methods, such as [message/send]",
     ("actions", _ANY, "resources"): "a list of names",
+    ("presets",): "a list of presets, such as [openai]",
     ("endpoints",): "a mapping with `mcp` or `a2a`",
     ("endpoints", "mcp"): "a list of routes, such as [POST /mcp]",
     ("endpoints", "a2a"): "a list of routes, such as [POST /a2a], or a mapping with `jsonrpc`, `http` or `grpc`",

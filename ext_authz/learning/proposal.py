@@ -52,9 +52,7 @@ class Proposal:
     endpoints: list[Mapping[str, Any]] = field(default_factory=list)  # of the active policy
     untold: int = 0  # requests to endpoints, where a body that no log shows says which action it is
     new_calls: list[Call] = field(default_factory=list)  # seen, and not granted today
-    denied_calls: list[tuple[Call, str]] = field(
-        default_factory=list
-    )  # seen, and a deny rule stands against them; where
+    denied_calls: list[tuple[Call, str]] = field(default_factory=list)  # seen, and denied by a rule; where
     unseen_calls: list[tuple[Call, str]] = field(default_factory=list)  # granted today and not seen; where
 
     def to_yaml(self, few: int) -> str:
@@ -68,16 +66,11 @@ class Proposal:
             yield f"trust_domain: {self.names.trust_domain}"
             yield from (f"id_path: {json.dumps(self.names.id_path)}",) if self.names.id_path != DEFAULT_ID_PATH else ()
             yield from self._matrix(index, few)
-        yield from self._registries(sorted(self.entries.items()))
-
-    def _registries(self, entries: list[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
-        """Write one document for each that has endpoints, all but the last with one action: each needs one."""
-        endpoints = [f"endpoints: {json.dumps(each)}" for each in self.endpoints]
-        while entries:
-            own, entries = (entries[:1], entries[1:]) if len(endpoints) > 1 else (entries, [])
-            yield from ("---", "kind: ActionRegistry", *endpoints[:1], "actions:")
-            yield from (f"  {_plain(name)}: {json.dumps(entry)}" for name, entry in own)
-            endpoints = endpoints[1:]
+        if self.entries:
+            yield from ("---", "kind: ActionRegistry", "actions:")
+            yield from (f"  {_plain(name)}: {json.dumps(entry)}" for name, entry in sorted(self.entries.items()))
+        for endpoints in self.endpoints:
+            yield from ("---", "kind: ActionRegistry", f"endpoints: {json.dumps(endpoints)}")
 
     def _matrix(self, index: int, few: int) -> Iterator[str]:
         """Write the cells whose conditions come at this place among those of their row: a key stands once in a document."""
