@@ -236,6 +236,7 @@ class Delegation(Model):
     max_ttl: Duration = "30m"
     max_depth: Annotated[int, Field(ge=0, le=5)] = 5
     keys: dict[Name, str] = {}  # issuer -> JWK set, a file beside the documents or an https:// address
+    key_directory: Annotated[str, StringConstraints(min_length=1)] | None = None  # JWK sets that name their issuer
     max_stale: Duration = "1h"  # how long keys from an address count after it was last heard of
     bundles: dict[str, str] = {}  # trust domain -> PEM certificates, a file beside the documents or an absolute path
 

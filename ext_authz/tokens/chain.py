@@ -19,7 +19,7 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.memo import TextCache
 from ext_authz.tokens.claims import MAX_TTL_SECONDS, ClaimError, Claims, Origin
 from ext_authz.tokens.jws import UnverifiedToken, decode_link, encode_base64url, malformed, split_chain
-from ext_authz.tokens.keys import TrustedKeys
+from ext_authz.tokens.keys import NO_KEYS, TrustedKeys
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 from ext_authz.tokens.signature import VerificationKey
 from ext_authz.tokens.svid import SigningSvid, SvidError
@@ -95,6 +95,7 @@ class _Signer(NamedTuple):
     holds_until: float
     key_id: str | None = None
     svid: SigningSvid | None = None
+    is_presented: bool = False  # the key is that of the connection's certificate
 
 
 class _Link(NamedTuple):
@@ -103,7 +104,7 @@ class _Link(NamedTuple):
     claims: Claims
     signing_hash: str
     signer: _Signer
-    by_thumbprint: bool
+    is_presented: bool  # signed with the certificate of the connection, which the next one does not have
     holder: str
     audience: str
     targets: frozenset[str]
@@ -151,7 +152,7 @@ def _verified(
     if known is not None and known.holds_from <= presentation.now <= known.holds_until:
         return known
     link = _verify_link(decode_link(text, index), index, presentation, trust.keys)
-    if cache is not None and not link.by_thumbprint:  # that one holds for this caller's certificate only
+    if cache is not None and not link.is_presented:  # that one holds for this caller's certificate only
         cache.put(text, link)
     return link
 
@@ -179,7 +180,7 @@ def _verify_link(link: UnverifiedToken, index: int, presentation: Presentation, 
         claims=claims,
         signing_hash=link.signing_hash,
         signer=signer,
-        by_thumbprint=name == _THUMBPRINT,
+        is_presented=signer.is_presented,
         holder=claims.holder.uri,
         audience=claims.audience.uri,
         targets=frozenset(target.uri for target in claims.allowed_targets),
@@ -200,9 +201,13 @@ def _signer(name: str, reference: Any, issuer: SpiffeId, presentation: Presentat
         return _Signer(key, -math.inf, registered.usable_until, key_id=reference)
     if name == _CERTIFICATES:
         svid = SigningSvid.verify(reference, issuer, keys.bundles, presentation.now)
-    else:
-        svid = _presented_svid(reference, issuer, presentation)
-    return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid)
+        return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid)
+    known = keys.by_issuer.get(issuer, NO_KEYS).certificates.get(reference) if isinstance(reference, str) else None
+    if known is not None:
+        svid = SigningSvid.verify_path(known.path, issuer, keys.bundles, presentation.now)
+        return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid, key_id=known.key_id)
+    svid = _presented_svid(reference, issuer, presentation)
+    return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid, is_presented=True)
 
 
 def _presented_svid(thumbprint: Any, issuer: SpiffeId, presentation: Presentation) -> SigningSvid:
@@ -332,7 +337,7 @@ def _check_presentation(links: list[_Link], presentation: Presentation) -> None:
         raise Refusal(Reason.TOKEN_PRESENTER, "the chain is bound to another certificate")
     if len({link.claims.token_id for link in links}) != len(links):
         raise Refusal(Reason.TOKEN_CHAIN, "two links have the same id")
-    if any([link.by_thumbprint for link in links[:-1]]):  # noqa: C419  (a generator costs more than six links)
+    if any([link.is_presented for link in links[:-1]]):  # noqa: C419  (a generator costs more than six links)
         raise Refusal(Reason.TOKEN_CHAIN, "only the last link may refer to the presented certificate")
 
 
