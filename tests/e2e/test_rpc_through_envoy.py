@@ -2,10 +2,8 @@
 
 import json
 import ssl
-import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from e2e.envoy_process import EnvoyProcess, free_port, short_directory
+from e2e.http_agent import serving
 from support.rpc_policies import POLICY, message, tool_call
 from support.server_process import ServerProcess
 
@@ -44,19 +43,6 @@ class _Agent(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-@contextmanager
-def _running_agent() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Agent)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 def _client_tls(ca: DevelopmentCa, directory: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=ca.bundle_pem.decode())
     context.check_hostname = False  # the peer's name is its SPIFFE ID
@@ -69,7 +55,7 @@ def _client_tls(ca: DevelopmentCa, directory: Path) -> ssl.SSLContext:
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
     """Call the tools agent's sidecar as the planner."""
     ca = DevelopmentCa.create("agents.example.com")
-    with short_directory() as directory, _running_agent() as agent_port:
+    with short_directory() as directory, serving(_Agent) as agent_port:
         policies = directory / "policies"
         policies.mkdir()
         (policies / "policy.yaml").write_text(POLICY, "utf-8")
