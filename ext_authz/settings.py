@@ -60,21 +60,7 @@ class Settings(BaseModel):
     @field_validator("listen")
     @classmethod
     def _check_listen(cls, listen: str) -> str:
-        if listen.startswith(UNIX_PREFIX):
-            path = listen.removeprefix(UNIX_PREFIX)
-            if not path.startswith("/"):
-                raise ValueError("the path of a unix socket is absolute: unix:/path")
-            if "%" in path:
-                raise ValueError("the path of a unix socket holds no %: gRPC takes it for an escape")
-            if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
-                raise ValueError(f"the path of a unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
-            return listen
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-            raise ValueError("expected unix:/path or HOST:PORT")
-        if ":" in host and not (host.startswith("[") and host.endswith("]")):
-            raise ValueError("expected unix:/path or HOST:PORT, an IPv6 address in brackets: [::1]:9001")
-        return listen
+        return check_address(listen)
 
     @model_validator(mode="after")
     def _check_transport(self) -> "Settings":
@@ -96,8 +82,32 @@ class Settings(BaseModel):
     @property
     def is_local(self) -> bool:
         """Whether only this machine can connect."""
-        host = self.listen.rpartition(":")[0].strip("[]")
-        return self.listen.startswith(UNIX_PREFIX) or host in {"localhost", "::1"} or _is_loopback_ipv4(host)
+        return is_local(self.listen)
+
+
+def check_address(listen: str) -> str:
+    """Return an address to listen on, unix:/path or HOST:PORT. Raises ValueError for what is none."""
+    if listen.startswith(UNIX_PREFIX):
+        path = listen.removeprefix(UNIX_PREFIX)
+        if not path.startswith("/"):
+            raise ValueError("the path of a unix socket is absolute: unix:/path")
+        if "%" in path:
+            raise ValueError("the path of a unix socket holds no %: gRPC takes it for an escape")
+        if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
+            raise ValueError(f"the path of a unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
+        return listen
+    host, _, port = listen.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("expected unix:/path or HOST:PORT")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("expected unix:/path or HOST:PORT, an IPv6 address in brackets: [::1]:9001")
+    return listen
+
+
+def is_local(listen: str) -> bool:
+    """Whether only this machine can connect to an address."""
+    host = listen.rpartition(":")[0].strip("[]")
+    return listen.startswith(UNIX_PREFIX) or host in {"localhost", "::1"} or _is_loopback_ipv4(host)
 
 
 def _is_loopback_ipv4(host: str) -> bool:

@@ -14,12 +14,12 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ext_authz.cli.exits import NO, exit_on_configuration_error
-from ext_authz.cli.times import format_moment, parse_moment, parse_span
 from ext_authz.errors import ConfigurationError
 from ext_authz.identity.spiffe_id import SpiffeIdError
 from ext_authz.policy.compile import load
 from ext_authz.stores.control import ControlStore
 from ext_authz.stores.entry import MARKED, Entry, EntryError, Kind
+from ext_authz.times import format_moment, parse_moment, parse_span
 
 _QUARANTINED = frozenset({Kind.QUARANTINE})
 _REVOKED = frozenset(Kind) - _QUARANTINED

@@ -19,8 +19,8 @@ PACKAGE = "ext_authz"
 LINE = (
     {"__init__"},
     {"errors", "memo", "faults", "garbage"},
-    {"settings", "pb"},
-    {"documents"},
+    {"settings", "pb", "sockets", "times"},
+    {"documents", "web"},
     {"attributes"},
     {"identity"},
     {"action"},
@@ -39,6 +39,12 @@ LINE = (
 # Beside the line: what each may import of it. Nothing in the line imports these but the command line.
 BESIDE = {
     "client": {"errors", "identity", "tokens"},
+    # A process of its own: it verifies and grants as decisions do, mints as agents do, and follows the control store as the
+    # server does.
+    "exchange": {
+        *("errors", "faults", "settings", "sockets", "times", "web", "attributes", "identity", "tokens", "policy"),
+        *("decision", "audit", "stores", "server", "client"),
+    },
     # The demo renders the sidecars that it starts, lets its agents delegate, and revokes what it delegated.
     "local": {"errors", "settings", "pb", "identity", "tokens", "stores", "client", "render"},
     "render": {"errors", "settings", "pb", "identity"},
@@ -63,11 +69,11 @@ THIRD_PARTY = {
     "pydantic": {"documents", "settings"},
     "re2": {"injection"},
     "rich": {"cli"},
-    "starlette": {"local.demo"},
+    "starlette": {"web", "admin", "exchange", "local.demo"},
     "typer": {"cli"},
-    "uvicorn": {"local.demo"},
+    "uvicorn": {"web", "local.demo"},
     "uvloop": {"cli"},
-    "watchfiles": {"server"},
+    "watchfiles": {"server", "exchange"},
     "yaml": {"documents", "render", "policy.export"},
 }
 
