@@ -19,7 +19,9 @@ _SERVICE_HOST = "SERVICE_HOST"
 # Bytes of a unix socket's path: sun_path holds 108 with the closing NUL on Linux, 104 on macOS.
 MAX_SOCKET_PATH_BYTES = 103
 # Settings that are checked together.
-_TRANSPORT = frozenset({"listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure"})
+_TRANSPORT = frozenset(
+    {"listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure", "admin_listen", "control_store"}
+)
 
 
 class Settings(BaseModel):
@@ -52,6 +54,7 @@ class Settings(BaseModel):
     audit_max_waiting: Annotated[int, Field(ge=1, le=262_144)] = 8192
     control_store: Path | None = None  # revocations, quarantine and one-time chains; absent: none of them
     max_control_age_seconds: Annotated[float, Field(ge=1, le=3600)] = 60  # past it, chains are refused
+    admin_listen: str | None = None  # unix socket on which this user's tools change the control store
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
@@ -61,6 +64,13 @@ class Settings(BaseModel):
     @classmethod
     def _check_listen(cls, listen: str) -> str:
         return check_address(listen)
+
+    @field_validator("admin_listen")
+    @classmethod
+    def _check_admin_listen(cls, listen: str | None) -> str | None:
+        if listen is not None and not listen.startswith(UNIX_PREFIX):
+            raise ValueError("expected a unix socket, whose permissions say who may revoke: unix:/path")
+        return None if listen is None else check_address(listen)
 
     @model_validator(mode="after")
     def _check_transport(self) -> "Settings":
@@ -78,6 +88,10 @@ class Settings(BaseModel):
             yield "TLS is for TCP: a unix socket is protected by its permissions"
         if not (self.insecure or self.tls_certificate or self.is_local):
             yield f"`{self.listen}` is open to the network without TLS: set tls_certificate and tls_key, or `insecure: true`"
+        if self.admin_listen is not None and self.control_store is None:
+            yield "admin_listen needs control_store, which is what it changes"
+        if self.admin_listen == self.listen:
+            yield "admin_listen and listen are two sockets: who may ask must not revoke"
 
     @property
     def is_local(self) -> bool:

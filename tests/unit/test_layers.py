@@ -31,7 +31,7 @@ LINE = (
     {"response", "audit"},
     {"authorizer"},
     {"stores"},
-    {"server", "review"},  # `review` runs a policy for its authors
+    {"server", "admin", "review"},  # `review` runs a policy for its authors
     {"analysis"},  # of policies, for their authors: nothing that decides may see it
     {"cli"},
     {"__main__"},
