@@ -45,6 +45,7 @@ class Root:
     depth: int = MAX_DEPTH  # hops below this link
     lifetime_seconds: int = ROOT_LIFETIME_SECONDS
     not_before: int | None = None  # seconds since 1970
+    issued_at: int | None = None  # of the token that it is made from, which it is then as old as; None: now
     certificate_sha256: bytes | None = None  # binds the link to this certificate of its presenter
     once: bool = False
 
@@ -96,6 +97,7 @@ def mint_root(signer: LinkSigner, root: Root, now: float) -> str:
         "delegation_depth": root.depth,
         "max_delegation_depth": root.depth,
         **_times(signer, now, root.lifetime_seconds),
+        **({} if root.issued_at is None else {"iat": root.issued_at}),
         "nbf": root.not_before,
         "jti": _new_token_id(),
         **_restrictions(root.certificate_sha256, once=root.once),

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from ext_authz.attributes.request import CONTENT_ENCODING, CONTENT_TYPE, XFCC
 from ext_authz.errors import Refusal
+from ext_authz.exchange.admission import Client
 from ext_authz.exchange.form import MAX_FORM_BYTES
 from ext_authz.exchange.issuing import Issued
 from ext_authz.exchange.keys import MAX_AGE_SECONDS
@@ -42,7 +43,7 @@ def exchange_app(exchange: Exchange) -> Starlette:
     return Starlette(routes=[Route(TOKEN_PATH, token, methods=["POST"]), Route(KEYS_PATH, keys, methods=["GET"])])
 
 
-def _client(request: Request, own: SpiffeId) -> SpiffeId:
+def _client(request: Request, own: SpiffeId) -> Client:
     """Return whose certificate the sidecar saw. Raises ExchangeRefusal."""
     lines = header_lines(request, XFCC)
     if len(lines) != 1:
@@ -53,7 +54,7 @@ def _client(request: Request, own: SpiffeId) -> SpiffeId:
         raise ExchangeRefusal(ErrorCode.INVALID_CLIENT, refusal.detail) from None
     if peer.by != own:
         raise ExchangeRefusal(ErrorCode.INVALID_CLIENT, "the XFCC header was written by another workload's sidecar")
-    return peer.uri
+    return Client(peer.uri, bytes.fromhex(peer.certificate_sha256))
 
 
 async def _form(request: Request) -> bytes:

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from ext_authz.exchange.refusal import ErrorCode, ExchangeRefusal, invalid_request
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.tokens.claims import MAX_DEPTH, MAX_SCOPES, MAX_TARGETS, MAX_TTL_SECONDS
-from ext_authz.tokens.exchange_names import APPEND, CHECKPOINT, DELEGATION_CHAIN_TYPE, GRANT_TYPE
+from ext_authz.tokens.exchange_names import ACCESS_TOKEN_TYPES, APPEND, CHECKPOINT, DELEGATION_CHAIN_TYPE, GRANT_TYPE
 
 # Bytes of a body: a chain of 16,384, all scopes and targets of a link, and room for percent-encoding.
 MAX_FORM_BYTES = 32 * 1024
@@ -38,6 +38,7 @@ class ExchangeRequest(NamedTuple):
     """What a client asks for. None: all that there is, or as the exchange decides."""
 
     subject_token: str
+    is_access_token: bool  # else a delegation chain
     audience: SpiffeId
     scopes: frozenset[str] | None
     targets: frozenset[SpiffeId] | None
@@ -51,12 +52,19 @@ def parse_form(body: bytes, client: SpiffeId) -> ExchangeRequest:
     """Read the body of a token request. Raises ExchangeRefusal."""
     form = _Form(_parameters(body))
     form.check_fixed(client)
+    is_access_token = form.required("subject_token_type") in ACCESS_TOKEN_TYPES
+    mode, scopes = form.read("mode", _mode), form.read("scope", _scopes)
+    if is_access_token and mode is not None:
+        raise invalid_request("mode is for delegation chains: an access token starts one")
+    if is_access_token and scopes is None:
+        raise ExchangeRefusal(ErrorCode.INVALID_SCOPE, "a first chain gives what scope asks for: name it")
     return ExchangeRequest(
         subject_token=form.required("subject_token"),
+        is_access_token=is_access_token,
         audience=_workload(form.required("audience"), "audience"),
-        scopes=form.read("scope", _scopes),
+        scopes=scopes,
         targets=_targets(form.all("resource")),
-        mode=form.read("mode", _mode),
+        mode=mode,
         depth=form.read("depth", _number("depth", 0, MAX_DEPTH)),
         lifetime_seconds=form.read("lifetime", _number("lifetime", 1, MAX_TTL_SECONDS)),
         once=form.read("once", _true) is not None,
@@ -100,7 +108,7 @@ class _Form:
             raise invalid_request("the client is known by its certificate: send no actor_token and no client secret")
         if self.optional("client_id") not in {None, client.uri}:
             raise ExchangeRefusal(ErrorCode.INVALID_CLIENT, "client_id is not the SPIFFE ID of the certificate")
-        if self.required("subject_token_type") != DELEGATION_CHAIN_TYPE:
+        if self.required("subject_token_type") not in {DELEGATION_CHAIN_TYPE, *ACCESS_TOKEN_TYPES}:
             raise invalid_request("unsupported subject_token_type")
         if self.optional("requested_token_type") not in {None, DELEGATION_CHAIN_TYPE}:
             raise invalid_request("unsupported requested_token_type")

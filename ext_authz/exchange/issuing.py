@@ -5,24 +5,19 @@
 3. It is pure: time, policy, revocations and keys come in as arguments.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ext_authz.client.minting import COMFORTABLE_CHAIN_BYTES, Narrowing, checkpoint, extended
 from ext_authz.client.signing import LinkSigner, MintingError
-from ext_authz.decision.controls import NO_CONTROLS, Controls
-from ext_authz.errors import NotAllowed, Reason, Refusal
+from ext_authz.errors import NotAllowed
+from ext_authz.exchange.admission import ExchangeSnapshot
 from ext_authz.exchange.form import ExchangeRequest
-from ext_authz.exchange.keys import KeyRing
-from ext_authz.exchange.refusal import ErrorCode, ExchangeRefusal, invalid_request, unavailable
+from ext_authz.exchange.refusal import ErrorCode, ExchangeRefusal, bad_subject_token, invalid_request, unavailable
 from ext_authz.identity.spiffe_id import SpiffeId
-from ext_authz.policy.compile import Policy
-from ext_authz.policy.constraints import Facts, satisfied
-from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.tokens.chain import (
     Delegation,
     DelegationTrust,
-    LinkCache,
     Presentation,
     Receipt,
     ReceivedChain,
@@ -31,37 +26,6 @@ from ext_authz.tokens.chain import (
 )
 from ext_authz.tokens.exchange_names import APPEND, CHECKPOINT
 from ext_authz.tokens.jws import MAX_CHAIN_BYTES, MAX_LINKS
-from ext_authz.tokens.keys import NO_KEYS, KeySet, TrustedKeys
-
-# The action that the matrix grants to clients of the exchange, on its own SPIFFE ID.
-EXCHANGE_ACTION = "token.exchange"
-
-
-@dataclass(frozen=True, slots=True)
-class ExchangeSnapshot:
-    """Everything that an exchange rests on, swapped as a whole when any of it changes."""
-
-    own: SpiffeId
-    policy: Policy
-    keys: KeyRing
-    controls: Controls = NO_CONTROLS
-    cache: LinkCache = field(default_factory=LinkCache, repr=False, compare=False)
-
-    def trust(self, now: float) -> DelegationTrust:
-        """Return whose chains count: as the policy says, and our own keys whatever it knows of them.
-
-        Raises ExchangeRefusal when the policy says nothing about delegation.
-        """
-        delegation = self.policy.delegation
-        if delegation is None:
-            raise unavailable("the policy says nothing about delegation")
-        trust = delegation.verifier.trust
-        by_issuer = dict(trust.keys.by_issuer)
-        known = by_issuer.get(self.own, NO_KEYS)
-        others = known.keys if now <= known.usable_until else {}  # another process of this exchange has keys of its own
-        by_issuer[self.own] = KeySet({**others, **self.keys.verification_keys})
-        keys = TrustedKeys(by_issuer, trust.keys.bundles)
-        return replace(trust, keys=keys, revocations=self.controls.revocations)
 
 
 class Issued(NamedTuple):
@@ -69,41 +33,8 @@ class Issued(NamedTuple):
 
     chain: str
     mode: str
-    received: Delegation
     granted: Delegation
-
-
-def problems_of(own: SpiffeId, policy: Policy) -> list[str]:
-    """Return why a policy does not let the exchange work: every problem, for its operator."""
-    if policy.delegation is None:
-        return ["the policy has no Delegation document: no chain can be verified"]
-    trust = policy.delegation.verifier.trust
-    problems = [
-        f"the Delegation document does not name `{own}` among its {name}"
-        for name, named in (("minters", trust.minters), ("root_issuers", trust.root_issuers))
-        if own not in named
-    ]
-    if EXCHANGE_ACTION not in policy.registry.actions:
-        problems.append(f"no ActionRegistry document has the action `{EXCHANGE_ACTION}`")
-    return problems
-
-
-def check_client(client: SpiffeId, snapshot: ExchangeSnapshot, now: float) -> None:
-    """Raise ExchangeRefusal unless the client may use the exchange. The sidecar asked the same of the server before."""
-    controls, policy = snapshot.controls, snapshot.policy
-    try:
-        controls.check_caller(client, now)
-        controls.check_freshness(now)
-        request = AuthorizationRequest(client, EXCHANGE_ACTION, snapshot.own, Context(now))
-        verdict = policy.matrix.evaluate(request)
-        action = policy.registry.actions.get(EXCHANGE_ACTION)
-        if verdict.reason is not Reason.ALLOWED or action is None:
-            raise Refusal(verdict.reason if action else Reason.ACTION_UNREGISTERED)
-        satisfied(verdict.grants, Facts(request, action.scope, None))
-    except Refusal as refusal:
-        raise ExchangeRefusal(ErrorCode.UNAUTHORIZED_CLIENT, refusal.detail) from None
-    except NotAllowed as undecided:
-        raise unavailable(undecided.detail) from None
+    received: Delegation | None  # None: the chain was started for an access token
 
 
 def exchange_chain(asked: ExchangeRequest, client: SpiffeId, snapshot: ExchangeSnapshot, now: float) -> Issued:
@@ -118,9 +49,9 @@ def exchange_chain(asked: ExchangeRequest, client: SpiffeId, snapshot: ExchangeS
         chain, mode = _Minter(signer, client, trust.max_ttl_seconds, now).make(asked, received)
     except MintingError:
         raise invalid_request("the chain does not give what was asked for") from None
-    granted = _verified(chain, Presentation(client, asked.audience, now), trust)
+    granted = verified(chain, Presentation(client, asked.audience, now), trust)
     _check_shrunk(received.delegation, granted, client)
-    return Issued(chain, mode, received.delegation, granted)
+    return Issued(chain, mode, granted, received.delegation)
 
 
 def _received(
@@ -129,10 +60,8 @@ def _received(
     try:
         received = verify_received_chain(asked.subject_token, Receipt(client, now), trust, snapshot.cache)
         snapshot.controls.check_delegation(received.delegation, now)
-    except Refusal as refusal:
-        raise invalid_request(refusal.detail) from None
-    except NotAllowed as undecided:
-        raise unavailable(undecided.detail) from None
+    except NotAllowed as refusal:
+        raise bad_subject_token(refusal) from None
     return received
 
 
@@ -198,7 +127,7 @@ class _Minter:
         )
 
 
-def _verified(chain: str, showing: Presentation, trust: DelegationTrust) -> Delegation:
+def verified(chain: str, showing: Presentation, trust: DelegationTrust) -> Delegation:
     """Verify what was just signed. What does not hold is our fault: the input did."""
     try:
         return verify_chain(chain, showing, trust)

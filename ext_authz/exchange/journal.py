@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from ext_authz.audit.record import utc
+from ext_authz.exchange.admission import Client
 from ext_authz.exchange.form import ExchangeRequest
 from ext_authz.exchange.issuing import Issued
 from ext_authz.exchange.refusal import ExchangeRefusal
@@ -24,7 +25,7 @@ class Exchanged(NamedTuple):
 
     own: SpiffeId
     policy_digest: str
-    client: SpiffeId | None = None
+    client: Client | None = None
     asked: ExchangeRequest | None = None
     issued: Issued | None = None
     refusal: ExchangeRefusal | None = None
@@ -33,7 +34,7 @@ class Exchanged(NamedTuple):
         """Return what is recorded; the names are those of audit records where there are such."""
         found: dict[str, object] = {"agent.target": self.own.uri, "ext_authz.policy_digest": self.policy_digest}
         if self.client:
-            found["agent.caller"] = self.client.uri
+            found["agent.caller"] = self.client.spiffe_id.uri
         if self.asked:
             found["exchange.audience"] = self.asked.audience.uri
         if self.refusal:
@@ -51,8 +52,9 @@ class Exchanged(NamedTuple):
                 "ext_authz.scopes": sorted(granted.scopes),
                 "ext_authz.hops": granted.hops,
                 "ext_authz.actors": list(map(str, granted.actors)),
-                "ext_authz.token_ids": list(self.issued.received.token_ids),
             }
+            if self.issued.received:
+                found["ext_authz.token_ids"] = list(self.issued.received.token_ids)
             if granted.session_id:
                 found["ext_authz.session_id"] = granted.session_id
         return {"exchange.outcome": outcome, **found}

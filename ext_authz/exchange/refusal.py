@@ -5,7 +5,7 @@ A sentence never repeats what the client sent, and never what a token says.
 
 from enum import StrEnum
 
-from ext_authz.errors import ExtAuthzError
+from ext_authz.errors import ExtAuthzError, NotAllowed, Reason, Refusal
 
 
 class ErrorCode(StrEnum):
@@ -30,12 +30,15 @@ _STATUS = {
 
 
 class ExchangeRefusal(ExtAuthzError):
-    """No token is issued. `http_status` overrides the usual one of the code."""
+    """No token is issued. `http_status` overrides the usual one of the code; `reason` is why a token does not hold."""
 
-    def __init__(self, code: ErrorCode, detail: str, http_status: int | None = None) -> None:
+    def __init__(
+        self, code: ErrorCode, detail: str, http_status: int | None = None, reason: Reason | None = None
+    ) -> None:
         super().__init__(code, detail)
         self.code = code
         self.detail = detail
+        self.reason = reason
         self.http_status = http_status or _STATUS.get(code, 400)
 
 
@@ -47,3 +50,9 @@ def invalid_request(detail: str) -> ExchangeRefusal:
 def unavailable(detail: str) -> ExchangeRefusal:
     """Return the refusal of a request that somebody may repeat later: we are at fault."""
     return ExchangeRefusal(ErrorCode.TEMPORARILY_UNAVAILABLE, detail)
+
+
+def bad_subject_token(refusal: NotAllowed) -> ExchangeRefusal:
+    """Return the refusal of a subject token that does not hold, or cannot be verified now."""
+    code = ErrorCode.INVALID_REQUEST if isinstance(refusal, Refusal) else ErrorCode.TEMPORARILY_UNAVAILABLE
+    return ExchangeRefusal(code, refusal.detail, reason=refusal.reason)

@@ -5,7 +5,7 @@ import logging
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,20 +14,22 @@ from watchfiles import awatch
 
 from ext_authz.decision.controls import Controls
 from ext_authz.errors import ConfigurationError, SettingsError
+from ext_authz.exchange.admission import ExchangeSnapshot, problems_of
 from ext_authz.exchange.app import exchange_app
-from ext_authz.exchange.issuing import ExchangeSnapshot, problems_of
 from ext_authz.exchange.journal import Journal
 from ext_authz.exchange.keys import KeyRing
 from ext_authz.exchange.service import Exchange
 from ext_authz.exchange.settings import ExchangeSettings
 from ext_authz.policy.compile import Policy, load
 from ext_authz.server.control import LOOK_SECONDS, ControlWatcher
+from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.settings import UNIX_PREFIX
 from ext_authz.sockets import bound_unix_socket, group_id
 from ext_authz.stores.control import ControlStore
 from ext_authz.stores.once import OnceRegister
 from ext_authz.stores.snapshot import ControlSnapshot
 from ext_authz.tokens.chain import LinkCache
+from ext_authz.tokens.keys import KeySet, KeySource
 from ext_authz.web import serving
 
 # Milliseconds that a burst of file changes may last before it is read.
@@ -47,14 +49,18 @@ async def serve_exchange(settings: ExchangeSettings, started: Callable[[str], No
         once = OnceRegister.open(settings.control_store)
         watcher = ControlWatcher(store, store.snapshot(time.time()), lambda _: None)
         controls = _controls(watcher.current, settings.max_control_age_seconds)
-        exchange = Exchange(ExchangeSnapshot(settings.spiffe_id, policy, keys, controls), once, journal)
+        fetcher = KeyFetcher(lambda found: _put_in_force(exchange, found))
+        exchange = Exchange(
+            ExchangeSnapshot(settings.spiffe_id, policy, keys, controls), once, journal, unknown_key=fetcher.ask_again
+        )
+        fetcher.follow(policy.key_sources)
         following = [
             asyncio.create_task(_follow_store(exchange, watcher, settings.max_control_age_seconds)),
-            asyncio.create_task(_follow_files(exchange, settings)),
+            asyncio.create_task(_follow_files(exchange, settings, fetcher)),
         ]
         try:
             with _listening(settings) as listener:
-                async with serving(exchange_app(exchange), listener):
+                async with fetcher, serving(exchange_app(exchange), listener):
                     address = _address_of(settings, listener)
                     _LOG.info("listening on %s: %d keys, digest %s", address, len(keys.keys), policy.digest[:12])
                     started(address)
@@ -93,14 +99,20 @@ async def _follow_store(exchange: Exchange, watcher: ControlWatcher, max_age_sec
         await asyncio.sleep(LOOK_SECONDS)
 
 
-async def _follow_files(exchange: Exchange, settings: ExchangeSettings) -> None:
+def _put_in_force(exchange: Exchange, found: Mapping[KeySource, KeySet]) -> None:
+    """Let keys that were fetched count from now on."""
+    policy = exchange.snapshot.policy.with_keys(found)
+    exchange.snapshot = replace(exchange.snapshot, policy=policy, cache=LinkCache())
+
+
+async def _follow_files(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher) -> None:
     """Read policy and keys again whenever a file of their directories changes."""
     directories = (settings.policies, settings.keys)
     async for _ in awatch(*directories, watch_filter=None, debounce=SETTLE_MILLISECONDS, recursive=False):
-        await _reload(exchange, settings)
+        await _reload(exchange, settings, fetcher)
 
 
-async def _reload(exchange: Exchange, settings: ExchangeSettings) -> None:
+async def _reload(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher) -> None:
     """Swap in what the directories hold now; what is bad keeps what was there."""
     try:
         policy, keys = await asyncio.to_thread(_loaded, settings)
@@ -112,6 +124,7 @@ async def _reload(exchange: Exchange, settings: ExchangeSettings) -> None:
         _LOG.error("not reloaded: %s", type(error).__name__)
         return
     if (policy.digest, keys) != (exchange.snapshot.policy.digest, exchange.snapshot.keys):
+        policy = policy.with_keys(fetcher.follow(policy.key_sources))
         exchange.snapshot = replace(exchange.snapshot, policy=policy, keys=keys, cache=LinkCache())
         _LOG.info("reloaded: %d keys, digest %s", len(keys.keys), policy.digest[:12])
 

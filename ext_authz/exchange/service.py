@@ -11,16 +11,22 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from ext_authz.errors import Reason
+from ext_authz.exchange.admission import Client, ExchangeSnapshot, check_client
 from ext_authz.exchange.form import ExchangeRequest, parse_form
-from ext_authz.exchange.issuing import ExchangeSnapshot, Issued, check_client, exchange_chain
+from ext_authz.exchange.issuing import Issued, exchange_chain
 from ext_authz.exchange.journal import Exchanged, Journal
 from ext_authz.exchange.refusal import ErrorCode, ExchangeRefusal, invalid_request, unavailable
+from ext_authz.exchange.starting import start_chain
 from ext_authz.faults import place_of
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.stores.database import StoreError
 from ext_authz.stores.once import OnceRegister
 from ext_authz.tokens.chain import Delegation
 from ext_authz.tokens.jws import encode_base64url
+
+# Refusals that a key which is too new for us can cause.
+_UNKNOWN_KEY = frozenset({Reason.TOKEN_KEY, Reason.OIDC_SIGNATURE})
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,11 +40,13 @@ class Exchange:
         once: OnceRegister,
         journal: Journal,
         *,
+        unknown_key: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.snapshot = snapshot
         self._once = once
         self._journal = journal
+        self._unknown_key = unknown_key  # called when somebody showed a key that is not known, and may be new
         self.now = clock
 
     @property
@@ -50,20 +58,25 @@ class Exchange:
         """Return the JWK set that verifiers need."""
         return self.snapshot.keys.key_set(self.now())
 
-    async def exchange(self, identify: Callable[[], SpiffeId], read_body: Callable[[], Awaitable[bytes]]) -> Issued:
+    async def exchange(self, identify: Callable[[], Client], read_body: Callable[[], Awaitable[bytes]]) -> Issued:
         """Return what the client asked for in its body. Raises ExchangeRefusal."""
         snapshot = self.snapshot
-        client: SpiffeId | None = None
+        client: Client | None = None
         asked: ExchangeRequest | None = None
         try:
             client = identify()
-            check_client(client, snapshot, self.now())
-            asked = parse_form(await read_body(), client)
-            issued = exchange_chain(asked, client, snapshot, self.now())
-            if issued.received.once:
+            check_client(client.spiffe_id, snapshot, self.now())
+            asked = parse_form(await read_body(), client.spiffe_id)
+            if asked.is_access_token:
+                issued = start_chain(asked, client, snapshot, self.now())
+            else:
+                issued = exchange_chain(asked, client.spiffe_id, snapshot, self.now())
+            if issued.received and issued.received.once:
                 await self._use_up(issued.received)
         except Exception as error:  # noqa: BLE001  rule 4
             refusal = _refusal_of(error)
+            if refusal.reason in _UNKNOWN_KEY:
+                self._unknown_key()
             self._record(Exchanged(snapshot.own, snapshot.policy.digest, client, asked, refusal=refusal))
             raise refusal from None
         self._record(Exchanged(snapshot.own, snapshot.policy.digest, client, asked, issued))

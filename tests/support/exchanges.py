@@ -14,8 +14,8 @@ import httpx
 
 from ext_authz.client.signing import generate_private_key, private_key_pem
 from ext_authz.decision.controls import Controls
+from ext_authz.exchange.admission import ExchangeSnapshot
 from ext_authz.exchange.app import exchange_app
-from ext_authz.exchange.issuing import ExchangeSnapshot
 from ext_authz.exchange.journal import Journal
 from ext_authz.exchange.keys import KeyRing
 from ext_authz.exchange.service import Exchange
@@ -26,6 +26,7 @@ from ext_authz.stores.once import OnceRegister
 from ext_authz.tokens.chain import Delegation, DelegationTrust, Presentation, verify_chain
 from ext_authz.tokens.exchange_names import DELEGATION_CHAIN_TYPE, GRANT_TYPE, TOKEN_PATH
 from ext_authz.tokens.jws import encode_base64url
+from support.access_tokens import CLIENT, ISSUER, PARTNER, SHARED_CLIENT, providers
 from support.delegations import CRM, MAILER, NOW, RETRIEVER, TRUST_DOMAIN, workload, world
 
 EXCHANGE = workload("token-exchange")
@@ -59,6 +60,23 @@ keys: {{delegation-sts: sts.jwks.json}}
 bundles: {{{TRUST_DOMAIN}: bundle.pem}}
 """
 
+# The same with two identity providers: the first says which client's tokens who may show, the second does not.
+PROVIDERS = f"""
+kind: IdentityProviders
+providers:
+- issuer: {ISSUER}
+  audience: agents-api
+  keys: idp.jwks.json
+  clients: {{{CLIENT}: planner, {SHARED_CLIENT}: [planner, retriever]}}
+  scopes: {{openid: ["profile"], "kb:search": ["kb:search"], "tickets:read": ["tickets:read"]}}
+- issuer: {PARTNER}
+  audience: {EXCHANGE}
+  keys: partner.jwks.json
+  token_types: [at+jwt, JWT]
+  on_behalf_of: "partner:{{sub}}"
+"""
+WITH_PROVIDERS = f"{POLICY}---{PROVIDERS}"
+
 
 def write_policy(directory: Path, text: str = POLICY) -> Path:
     """Write a policy with the keys of this run."""
@@ -68,6 +86,9 @@ def write_policy(directory: Path, text: str = POLICY) -> Path:
     (directory / "policy.yaml").write_text(text)
     (directory / "sts.jwks.json").write_text(json.dumps(key_set))
     (directory / "bundle.pem").write_bytes(world().ca.bundle_pem)
+    if PROVIDERS in text:
+        (directory / "idp.jwks.json").write_bytes(providers().idp.jwks)
+        (directory / "partner.jwks.json").write_bytes(providers().partner.jwks)
     return directory
 
 

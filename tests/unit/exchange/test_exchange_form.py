@@ -17,6 +17,7 @@ from ext_authz.exchange.refusal import ExchangeRefusal
 from ext_authz.tokens.exchange_names import DELEGATION_CHAIN_TYPE
 
 INVALID_REQUEST = (400, "invalid_request")
+JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 LEAST = {"subject_token": "a.b.c", "audience": CRM.uri}
 
 
@@ -40,7 +41,8 @@ def refusal(body: bytes) -> tuple[int, str]:
 
 def test_least_form() -> None:
     """Token, type and audience are enough: everything else is then as the chain says."""
-    assert ExchangeRequest("a.b.c", CRM, None, None, None, None, None, once=False) == read()
+    expected = ExchangeRequest("a.b.c", False, CRM, None, None, None, None, None, False)  # noqa: FBT003
+    assert expected == read()
 
 
 def test_whole_form() -> None:
@@ -57,7 +59,7 @@ def test_whole_form() -> None:
         colour="blue",
     )
     scopes, targets = frozenset({"kb:search", "tickets:read"}), frozenset({CRM, MAILER})
-    assert ExchangeRequest("a.b.c", CRM, scopes, targets, "checkpoint", 2, 60, once=True) == asked
+    assert ExchangeRequest("a.b.c", False, CRM, scopes, targets, "checkpoint", 2, 60, True) == asked  # noqa: FBT003
 
 
 @pytest.mark.parametrize(
@@ -68,8 +70,9 @@ def test_whole_form() -> None:
         ({"subject_token": None}, INVALID_REQUEST),
         ({"subject_token": ""}, INVALID_REQUEST),
         ({"subject_token_type": None}, INVALID_REQUEST),
-        ({"subject_token_type": "urn:ietf:params:oauth:token-type:jwt"}, INVALID_REQUEST),
-        ({"subject_token_type": "urn:ietf:params:oauth:token-type:access_token"}, INVALID_REQUEST),
+        ({"subject_token_type": "urn:ietf:params:oauth:token-type:id_token"}, INVALID_REQUEST),
+        ({"subject_token_type": JWT_TYPE}, (400, "invalid_scope")),
+        ({"subject_token_type": JWT_TYPE, "scope": "a", "mode": "append"}, INVALID_REQUEST),
         ({"requested_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, INVALID_REQUEST),
         ({"actor_token": "x.y.z"}, INVALID_REQUEST),
         ({"actor_token_type": "urn:ietf:params:oauth:token-type:jwt"}, INVALID_REQUEST),
