@@ -46,7 +46,7 @@ BESIDE = {
         *("decision", "audit", "stores", "server", "client"),
     },
     # The demo renders the sidecars that it starts, lets its agents delegate, and revokes what it delegated.
-    "local": {"errors", "settings", "pb", "identity", "tokens", "stores", "client", "render"},
+    "local": {"errors", "settings", "pb", "identity", "tokens", "stores", "client", "exchange", "render"},
     "render": {"errors", "settings", "pb", "identity"},
     "learning": {"errors", "documents", "attributes", "identity", "action", "policy"},
 }
