@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ext_authz.cli import envoy, policy, token
+from ext_authz.cli import envoy, exchange, policy, token
 from ext_authz.cli.demo import demo
 from ext_authz.cli.learn import learn
 from ext_authz.cli.policy_lint import lint
@@ -32,6 +32,7 @@ policy.app.command()(show)
 policy.app.command()(schema)
 app.add_typer(token.app, name="token")
 token.app.command()(revoke)
+app.add_typer(exchange.app, name="exchange")
 app.add_typer(envoy.app, name="envoy")
 
 

@@ -28,11 +28,11 @@ from ext_authz.cli.chains import (
     write_new,
 )
 from ext_authz.cli.exits import NO, exit_on_configuration_error
-from ext_authz.cli.times import parse_moment, parse_span
 from ext_authz.cli.trust import TrustFlags, read_revocations, read_trust
 from ext_authz.client.minting import Narrowing, Root, attenuate, mint_root
 from ext_authz.client.signing import MintingError, certificate_sha256, generate_private_key, private_key_pem, public_jwk
 from ext_authz.errors import NotAllowed
+from ext_authz.times import parse_moment, parse_span
 from ext_authz.tokens.chain import Presentation, verify_chain
 from ext_authz.tokens.claims import MAX_DEPTH
 

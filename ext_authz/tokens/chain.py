@@ -1,6 +1,7 @@
 """Verification of a delegation chain: every hop's signature, authority that only shrinks, the last link bound to the caller.
 
-1. `verify_chain` does all of it; there is no other way from a header to a Delegation.
+1. `verify_chain` does all of it, and `verify_received_chain` for the workload that a chain was shown to; there is no other
+   way from a header to a Delegation.
 2. What is remembered is that a link's signature holds, for as long as the certificates behind it do; time, revocation,
    the chain and its presentation are checked every time.
 3. A refusal names the link by its index, 0 for the root, and never repeats what the token says.
@@ -71,6 +72,13 @@ class Presentation(NamedTuple):
     certificate: x509.Certificate | None = None
 
 
+class Receipt(NamedTuple):
+    """Who says that it received a chain, as the connection proves it."""
+
+    recipient: SpiffeId
+    now: float  # seconds since 1970
+
+
 class Delegation(NamedTuple):
     """The authority of a verified chain."""
 
@@ -85,6 +93,16 @@ class Delegation(NamedTuple):
     token_ids: tuple[str, ...]
     expires_at: int  # seconds since 1970
     once: bool
+
+
+class ReceivedChain(NamedTuple):
+    """A verified chain in the hands of the workload that it was made for."""
+
+    delegation: Delegation
+    leaf: Claims
+    leaf_hash: str  # of its signing input
+    origin: Origin  # every link, in the words of a checkpoint that replaces them
+    oldest_issued_at: int  # seconds since 1970
 
 
 class _Signer(NamedTuple):
@@ -122,6 +140,40 @@ def verify_chain(
     revocations: Revocations = NO_REVOCATIONS,
 ) -> Delegation:
     """Verify the value of x-delegation-token. Raises Refusal."""
+    links = _verified_links(header, presentation, trust, cache)
+    _check_presentation(links, presentation)
+    _check_ids(links)
+    return _delegation(links, trust)
+
+
+def verify_received_chain(
+    header: str, receipt: Receipt, trust: DelegationTrust, cache: "LinkCache | None" = None
+) -> ReceivedChain:
+    """Verify a chain for the workload that it was shown to, which wants one to show in turn. Raises Refusal.
+
+    All steps are those of `verify_chain` but the presentation, which is over: the recipient must be the audience of the last
+    link. `cnf` bound that link to the certificate of whoever showed it, and was looked at then. A link signed by thumbprint
+    is refused, because its certificate is not seen any more.
+    """
+    showing = Presentation(receipt.recipient, receipt.recipient, receipt.now)
+    links = _verified_links(header, showing, trust, cache)
+    if links[-1].audience != receipt.recipient.uri:
+        raise Refusal(Reason.TOKEN_AUDIENCE, "the chain was made for another workload")
+    _check_ids(links)
+    leaf = links[-1]
+    return ReceivedChain(
+        _delegation(links, trust),
+        leaf.claims,
+        leaf.signing_hash,
+        _origin_of(links),
+        min(link.claims.issued_at for link in links),
+    )
+
+
+def _verified_links(
+    header: str, presentation: Presentation, trust: DelegationTrust, cache: "LinkCache | None"
+) -> list[_Link]:
+    """Check everything but who shows the chain to whom."""
     links = [_verified(text, index, presentation, trust, cache) for index, text in enumerate(split_chain(header))]
     _check_root(links[0].claims, trust)
     for index, (parent, child) in enumerate(pairwise(links), start=1):
@@ -132,8 +184,7 @@ def verify_chain(
         _check_time(index, link, presentation.now)
         if revocations is not NO_REVOCATIONS and _is_revoked(link, revocations):
             raise Refusal(Reason.TOKEN_REVOKED, f"link {index} was revoked")
-    _check_presentation(links, presentation)
-    return _delegation(links, trust)
+    return links
 
 
 class LinkCache(TextCache[_Link]):
@@ -335,6 +386,10 @@ def _check_presentation(links: list[_Link], presentation: Presentation) -> None:
     certificate_hash = leaf.claims.certificate_hash
     if certificate_hash is not None and certificate_hash != presentation.certificate_sha256:
         raise Refusal(Reason.TOKEN_PRESENTER, "the chain is bound to another certificate")
+
+
+def _check_ids(links: list[_Link]) -> None:
+    """Check what no two links may share, and that only the last one refers to a certificate that others never see."""
     if len({link.claims.token_id for link in links}) != len(links):
         raise Refusal(Reason.TOKEN_CHAIN, "two links have the same id")
     if any([link.is_presented for link in links[:-1]]):  # noqa: C419  (a generator costs more than six links)
@@ -349,9 +404,11 @@ def _delegation(links: list[_Link], trust: DelegationTrust) -> Delegation:
     token_ids = [each.token_id for each in claims]
     hops = len(holders)
     if root.origin is not None:
-        holders = [*root.origin.actors, *holders]
+        # A grant that a checkpoint replaced is listed, so that it can be revoked; as in a chain, its minter did not act.
+        acted = root.origin.actors[root.origin.actors[0] in trust.minters :]
+        holders = [*acted, *holders]
         token_ids = [*root.origin.token_ids, *token_ids]
-        hops += root.origin.count
+        hops += len(acted)
     return Delegation(
         on_behalf_of=leaf.on_behalf_of,
         session_id=leaf.session_id,
@@ -365,3 +422,21 @@ def _delegation(links: list[_Link], trust: DelegationTrust) -> Delegation:
         expires_at=leaf.expires_at,
         once=True in [each.once for each in claims],  # a caveat holds for everything below it
     )
+
+
+def _origin_of(links: list[_Link]) -> Origin:
+    """Name every link, those that an earlier checkpoint replaced included."""
+    earlier = links[0].claims.origin or Origin(0, (), (), ())
+    count = earlier.count + len(links)
+    return Origin(
+        count,
+        (*earlier.token_ids, *(link.claims.token_id for link in links)),
+        (*earlier.actors, *(link.claims.holder for link in links)),
+        # A minter may have left out the keys; their places stay empty.
+        (*(earlier.keys or ("",) * earlier.count), *(_reference_of(link.signer) for link in links)),
+    )
+
+
+def _reference_of(signer: _Signer) -> str:
+    """Return the name by which a key can be revoked: its `kid`, or the thumbprint of its certificate."""
+    return signer.key_id or (encode_base64url(signer.svid.sha256) if signer.svid else "")

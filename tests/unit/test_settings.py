@@ -44,6 +44,7 @@ def test_defaults() -> None:
         "audit_max_waiting": 8192,
         "control_store": None,
         "max_control_age_seconds": 60,
+        "admin_listen": None,
         "log_level": "info",
         "log_format": "text",
         "watch": True,
@@ -273,3 +274,26 @@ def test_problem_names_the_source_that_won() -> None:
     bad_file = POLICIES | {"log_level": "loud"}
     assert merge_settings({}, {"EXT_AUTHZ_LOG_LEVEL": "error"}, bad_file).log_level == "error"
     assert merge_settings({"log_level": "error"}, {"EXT_AUTHZ_LOG_LEVEL": "loud"}, bad_file).log_level == "error"
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (
+            {"admin_listen": "127.0.0.1:9002"},
+            "expected a unix socket, whose permissions say who may revoke: unix:/path",
+        ),
+        ({"admin_listen": "unix:admin.sock"}, "the path of a unix socket is absolute: unix:/path"),
+        ({"admin_listen": "unix:/run/admin.sock"}, "admin_listen needs control_store, which is what it changes"),
+        (
+            {"admin_listen": "unix:/run/a.sock", "listen": "unix:/run/a.sock", "control_store": "/run/control.db"},
+            "admin_listen and listen are two sockets: who may ask must not revoke",
+        ),
+    ],
+)
+def test_admin_listener(values: dict[str, str], problem: str) -> None:
+    """Tools reach a server over a unix socket of its own, and only where there is something to change."""
+    with pytest.raises(SettingsError) as caught:
+        merge_settings({"policies": "policies"}, {}, values)
+    (found,) = caught.value.problems
+    assert found.endswith(problem)
