@@ -9,6 +9,7 @@ import typer
 from ext_authz.cli import envoy, policy, token
 from ext_authz.cli.demo import demo
 from ext_authz.cli.learn import learn
+from ext_authz.cli.policy_init import init
 from ext_authz.cli.policy_lint import lint
 from ext_authz.cli.policy_schema import schema
 from ext_authz.cli.policy_show import show
@@ -27,6 +28,7 @@ app.command()(demo)
 app.command()(quarantine)
 app.command()(learn)
 app.add_typer(policy.app, name="policy")
+policy.app.command()(init)
 policy.app.command()(lint)
 policy.app.command()(show)
 policy.app.command()(schema)
