@@ -156,7 +156,7 @@ class _Answer(NamedTuple):
         decided_by = found.decided_by
         for step in found.steps:
             mark = "  <- decides" if step is decided_by else ""
-            echo_line(f"  {step.stage:<14}{_verdict(step):<10}{_said(step)}{mark}".rstrip())
+            echo_line(f"  {step.stage:<16}{_verdict(step):<10}{_said(step)}{mark}".rstrip())
         ways = ways_to_allow(found, self.policy)
         if ways:
             echo_line()

@@ -298,6 +298,14 @@ class SuiteDelegation(Model):
     root_issuer: Name | None = None  # absent: the first of the Delegation document
 
 
+class SuiteAccessToken(Model):
+    """The authority of an access token, taken for verified."""
+
+    on_behalf_of: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    scopes: list[Scope] = []
+    issuer: IssuerUrl | None = None  # absent: the first of the IdentityProviders document
+
+
 class SuiteRequest(Model):
     """A request in the words of policy authors; `defaults` may hold any part of it."""
 
@@ -311,6 +319,7 @@ class SuiteRequest(Model):
     body: Any = None  # a text as it is, anything else as JSON
     at: Annotated[str, StringConstraints(pattern=MOMENT_PATTERN)] | None = None
     delegation: SuiteDelegation | None = None
+    access_token: SuiteAccessToken | None = None
 
 
 ExpectedOutcome = Literal["allow", "deny", "error"]
