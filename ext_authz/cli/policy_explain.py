@@ -13,7 +13,6 @@ from ext_authz.attributes.salvage import salvage_attributes
 from ext_authz.cli.chains import print_json, read_file, read_flag
 from ext_authz.cli.exits import NO, exit_on_configuration_error
 from ext_authz.cli.lines import echo_line
-from ext_authz.cli.times import format_moment, parse_moment
 from ext_authz.decision.decide import Snapshot
 from ext_authz.decision.explain import Explanation, Step
 from ext_authz.documents.loader import load_policy
@@ -28,6 +27,7 @@ from ext_authz.review.records import RecordedDecision, RecordFile
 from ext_authz.review.replay import CannotReplayError, to_request
 from ext_authz.review.requests import PolicyRequest, RequestReader
 from ext_authz.review.ways import ways_to_allow
+from ext_authz.times import format_moment, parse_moment
 
 _WORDS = "A request in words"
 _CAPTURE = "A captured request"
@@ -156,7 +156,7 @@ class _Answer(NamedTuple):
         decided_by = found.decided_by
         for step in found.steps:
             mark = "  <- decides" if step is decided_by else ""
-            echo_line(f"  {step.stage:<14}{_verdict(step):<10}{_said(step)}{mark}".rstrip())
+            echo_line(f"  {step.stage:<16}{_verdict(step):<10}{_said(step)}{mark}".rstrip())
         ways = ways_to_allow(found, self.policy)
         if ways:
             echo_line()

@@ -304,6 +304,7 @@ class SuiteAccessToken(Model):
 
     on_behalf_of: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     scopes: list[Scope] = []
+    issuer: IssuerUrl | None = None  # absent: the first of the IdentityProviders document
 
 
 class SuiteRequest(Model):

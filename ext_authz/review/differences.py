@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ext_authz.documents.loader import PolicyDocuments
-from ext_authz.documents.models import ActionRegistry, PermissionMatrix, TestSuite
+from ext_authz.documents.models import ActionRegistry, Delegation, IdentityProviders, PermissionMatrix, TestSuite
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy
 from ext_authz.policy.engine import Key
@@ -92,9 +92,7 @@ def compare(old: Side, new: Side) -> Differences:
             asked.append(AskedChange(after.triple(key), changes))
     edits = list(_edits(set(_lines(old.documents)), set(_lines(new.documents))))
     settings = [edit for kind, edit in edits if kind not in (_DENY, ActionRegistry.__name__)]
-    key_files = {side.policy.delegation.digest for side in (old, new) if side.policy.delegation}
-    if len(key_files) > 1:
-        settings.append(Edit("Delegation key files", "their content", "other content"))
+    settings += _key_file_edits(old.policy, new.policy)
     return Differences(
         tuple(allowed),
         tuple(denied),
@@ -122,7 +120,10 @@ class _Reading:
 
     def asks(self, grants: Iterable[Grant]) -> list[dict[str, Any]]:
         """Return what each cell asks, as it is written; cells that ask the same once."""
-        asked = [{**self._asked[grant.rule], "delegation": grant.delegation} for grant in grants]
+        asked = [
+            _plain({**self._asked[grant.rule], "delegation": grant.delegation, "access_token": grant.access_token})
+            for grant in grants
+        ]
         return [json.loads(text) for text in sorted({json.dumps(each, sort_keys=True) for each in asked})]
 
 
@@ -230,6 +231,16 @@ def _edits(before: set[_Line], after: set[_Line]) -> Iterator[tuple[str, Edit]]:
             continue
         yield from ((kind, Edit(what, value, "")) for value in was)
         yield from ((kind, Edit(what, "", value)) for value in now)
+
+
+def _key_file_edits(old: Policy, new: Policy) -> Iterator[Edit]:
+    """Say which documents have key files with other content."""
+    for kind, one, other in (
+        (Delegation.__name__, old.delegation, new.delegation),
+        (IdentityProviders.__name__, old.providers, new.providers),
+    ):
+        if one is not None and other is not None and one.digest != other.digest:
+            yield Edit(f"{kind} key files", "their content", "other content")
 
 
 def _by_place(lines: Iterable[_Line]) -> dict[tuple[str, str], list[str]]:

@@ -36,6 +36,14 @@ class RecordedDelegation(NamedTuple):
     root_issuer: SpiffeId
 
 
+class RecordedAccessToken(NamedTuple):
+    """What a record says of an access token that was verified."""
+
+    issuer: str
+    on_behalf_of: str
+    scopes: frozenset[str]  # with a chain, those that both allow
+
+
 class RecordedDecision(NamedTuple):
     """One decision as it was recorded."""
 
@@ -54,6 +62,7 @@ class RecordedDecision(NamedTuple):
     rule: str  # place and text of the rule that decided, empty when none did
     policy_digest: str
     delegation: RecordedDelegation | None
+    access_token: RecordedAccessToken | None
 
 
 class Flaw(NamedTuple):
@@ -168,7 +177,16 @@ def _decision(number: int, line: _Fields, attributes: _Fields) -> RecordedDecisi
         detail=attributes.text("ext_authz.detail"),
         rule=rule.strip(),
         policy_digest=attributes.text("ext_authz.policy_digest"),
-        delegation=_delegation(attributes) if attributes.text("ext_authz.on_behalf_of") else None,
+        delegation=_delegation(attributes) if attributes.text("ext_authz.root_issuer") else None,
+        access_token=_access_token(attributes) if attributes.text("ext_authz.oidc_issuer") else None,
+    )
+
+
+def _access_token(attributes: _Fields) -> RecordedAccessToken:
+    return RecordedAccessToken(
+        issuer=attributes.text("ext_authz.oidc_issuer"),
+        on_behalf_of=attributes.text("ext_authz.on_behalf_of"),
+        scopes=frozenset(attributes.texts("ext_authz.scopes")),
     )
 
 

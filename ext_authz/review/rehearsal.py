@@ -1,8 +1,8 @@
 """Decisions on requests that nobody sent, by the very stages that decide on real ones.
 
 1. The identity stage believes `source.principal`, as it does when Envoy verified a certificate: there is none to check.
-2. A delegation stands for a chain that holds, and an access token for one that does. Presence, scopes, hops and for whom they
-   are is decided on; signatures, issuers and clients are not.
+2. A delegation stands for a chain that holds, an access token for one that does. Their presence, scopes and hops are
+   decided on; signatures are not.
 3. Effects never run, and nothing is remembered or recorded.
 """
 
@@ -27,8 +27,9 @@ from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 from ext_authz.tokens.verifier import ChainVerifier
 
 DECISION_ID = "rehearsal"
-# Stands in the headers of a chain and of an access token; no verifier reads it.
-_ASSUMED = "assumed"
+# Stand in the headers of a chain and of an access token; no verifier reads them.
+_ASSUMED_CHAIN = "assumed"
+_ASSUMED_TOKEN = "Bearer assumed"  # noqa: S105
 
 ReturnT = TypeVar("ReturnT")
 
@@ -80,7 +81,7 @@ def reading(
 
 
 def assuming(policy: Policy, screen: Screen, request: PolicyRequest) -> Snapshot:
-    """Return a snapshot in which the chain and the access token that come are those of the request, verified."""
+    """Return a snapshot in which a chain and an access token that come are those of the request, verified."""
     if request.delegation is not None and policy.delegation is not None:
         verifier = AssumedDelegations(policy.delegation.verifier.trust, assumed=request.delegation)
         policy = replace(policy, delegation=replace(policy.delegation, verifier=verifier))
@@ -93,11 +94,11 @@ def assuming(policy: Policy, screen: Screen, request: PolicyRequest) -> Snapshot
 
 def to_bytes(request: PolicyRequest) -> bytes:
     """Return the CheckRequest that a sidecar would send."""
-    chain = {DELEGATION_TOKEN: _ASSUMED} if request.delegation is not None else {}
-    access_token = {AUTHORIZATION: f"Bearer {_ASSUMED}"} if request.access_token is not None else {}
+    chain = {DELEGATION_TOKEN: _ASSUMED_CHAIN} if request.delegation is not None else {}
+    token = {AUTHORIZATION: _ASSUMED_TOKEN} if request.access_token is not None else {}
     return compose_check_request(
         (request.subject.uri, request.resource.uri),
         (request.method, request.path),
-        {**request.headers, **chain, **access_token},
+        {**request.headers, **chain, **token},
         request.body,
     )

@@ -1,7 +1,7 @@
 """Recorded decisions, decided again.
 
-A record holds who called whom, method, path, the assertion, and the authority of a verified chain. It holds no header, query or body,
-so what was refused because of those, or for reasons outside of the policy, cannot be decided again: it is told apart, never guessed.
+A record holds who called whom, method, path, the assertion, and the authority of a verified chain and of an access token that
+was asked for. It holds no header, query or body, so what was refused because of those, or for reasons outside of the policy, cannot be decided again: it is told apart, never guessed.
 """
 
 from collections import Counter
@@ -14,9 +14,10 @@ from ext_authz.errors import Outcome, Reason
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Screen
 from ext_authz.policy.compile import Policy
-from ext_authz.review.records import RecordedDecision, RecordedDelegation
+from ext_authz.review.records import RecordedAccessToken, RecordedDecision, RecordedDelegation
 from ext_authz.review.rehearsal import rehearse
 from ext_authz.review.requests import PolicyRequest
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 # Kinds of changed decisions that are told apart; a path in each of a million records must not fill the memory.
@@ -26,14 +27,24 @@ MAX_KINDS = 10_000
 _NO_NAME = "(not a name)"
 # Refusals with these statuses come of what a record does not hold, or of what is no matter of policy ...
 _OF_THE_REQUEST = frozenset({400, 401, 411, 413, 415, 429})
-# ... but for the chain that did not come; and so do these.
-_OF_THE_POLICY = frozenset({Reason.TOKEN_MISSING})
+# ... but for what did not come; and so do these.
+_OF_THE_POLICY = frozenset({Reason.TOKEN_MISSING, Reason.OIDC_MISSING})
 _OF_THE_BODY = "body_"
-# Reasons of decisions that looked at the chain: without one in the record, none came.
-_TOLD_OF_CHAINS = frozenset({Reason.ALLOWED, Reason.TOKEN_MISSING})
+# Reasons that need something whose absence only some records tell, by the reasons of those records; and what it is.
+_NEEDS: Mapping[Reason, tuple[frozenset[Reason], str]] = {
+    Reason.TOKEN_MISSING: (
+        frozenset({Reason.ALLOWED, Reason.TOKEN_MISSING, Reason.OIDC_MISSING, Reason.OIDC_SCOPE}),
+        "a chain is needed, and none was looked at before this was refused",
+    ),
+    Reason.OIDC_MISSING: (
+        frozenset({Reason.OIDC_MISSING}),
+        "an access token is needed, and one that nothing asked for is not recorded",
+    ),
+    Reason.TIMESTAMP_STALE: (frozenset(), "x-request-timestamp is needed, and is not recorded"),
+}
 _NOT_OF_THE_POLICY = frozenset(
     {
-        *(Reason.RESOURCE_MISMATCH, Reason.EGRESS_DENIED, Reason.REVOKED),
+        *(Reason.RESOURCE_MISMATCH, Reason.EGRESS_DENIED, Reason.REVOKED, Reason.TIMESTAMP_STALE, Reason.OIDC_SUBJECT),
         *(Reason.TOKEN_CHAIN, Reason.TOKEN_AUDIENCE, Reason.TOKEN_PRESENTER),
     }
 )
@@ -73,6 +84,7 @@ def to_request(record: RecordedDecision) -> PolicyRequest:
         body=None,
         at=record.decided_at,
         delegation=_delegation(record.delegation, resource, record.decided_at) if record.delegation else None,
+        access_token=_access_token(record.access_token, record.decided_at) if record.access_token else None,
     )
 
 
@@ -89,6 +101,21 @@ def _delegation(recorded: RecordedDelegation, resource: SpiffeId, at: float) -> 
         token_ids=(),
         expires_at=int(at) + 1,
         once=False,
+    )
+
+
+def _access_token(recorded: RecordedAccessToken, at: float) -> AccessToken:
+    return AccessToken(
+        issuer=recorded.issuer,
+        subject=recorded.on_behalf_of,
+        on_behalf_of=recorded.on_behalf_of,
+        scopes=recorded.scopes,
+        client=None,
+        actors=(),
+        token_id=None,
+        session_id=None,
+        issued_at=int(at),
+        expires_at=int(at) + 1,
     )
 
 
@@ -158,8 +185,9 @@ class Replay:
         for decision in (before, after):
             if decision.reason.startswith(_OF_THE_BODY):
                 raise CannotReplayError("a body is needed, and no record holds one")
-            if decision.reason is Reason.TOKEN_MISSING and record.reason not in _TOLD_OF_CHAINS:
-                raise CannotReplayError("a chain is needed, and none was looked at before this was refused")
+            told_by, needed = _NEEDS.get(decision.reason, (None, ""))
+            if told_by is not None and record.reason not in told_by:
+                raise CannotReplayError(needed)
         return before, after
 
     def _kind(self, record: RecordedDecision, before: Decision, after: Decision) -> Changed:

@@ -2,7 +2,7 @@
 
 1. A name that no document of the policy names is a mistake: a test that expects a denial would pass for a misspelled
    caller. Who means a stranger writes the SPIFFE ID.
-2. An action is asked for by what a request of it is: its first route, or the caller's assertion.
+2. An action is asked for by what a request of it is: its first route, a JSON-RPC call, or the caller's assertion.
 3. What the author cannot know or should not forge (XFCC, a signed chain) is no header here.
 """
 
@@ -11,28 +11,21 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from ext_authz.attributes.request import AGENT_ACTION, AUTHORIZATION, DELEGATION_TOKEN, XFCC
+from ext_authz.attributes.request import DELEGATION_TOKEN, XFCC
 from ext_authz.documents.loader import PolicyDocuments
-from ext_authz.documents.models import (
-    ActionRegistry,
-    PermissionMatrix,
-    SuiteAccessToken,
-    SuiteDelegation,
-    SuiteRequest,
-)
 from ext_authz.documents.models import Delegation as DelegationDocument
+from ext_authz.documents.models import SuiteAccessToken, SuiteDelegation, SuiteRequest
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.compile import Policy
+from ext_authz.review.asking import Asked, requests_of
+from ext_authz.review.names import names_written
 from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 # When a request is made that does not say when: always the same moment, so that no test breaks at night. A Monday.
 DEFAULT_MOMENT = "2026-01-05T12:00:00Z"
-# What an asserted action is sent as, and what stands in a route for its parameters.
-_ASSERTED_AS = ("POST", "/")
-_PARAMETER_VALUE = "1"
 # Seconds that an assumed chain or access token is still valid.
 _LIFETIME_SECONDS = 300
 # Headers that say what other keys of a request say.
@@ -71,20 +64,17 @@ class RequestReader:
         before = len(self._problems)
         subject = self._party("from", words.from_, locate)
         resource = self._party("to", words.to, locate)
-        method, path, asserted = self._target(words, locate)
-        headers = self._headers(words, locate) | asserted
-        if words.access_token and AUTHORIZATION in headers:
-            self._problems.append(
-                f"{locate('access_token')}: write either `access_token`, or the header `authorization`"
-            )
+        asked = self._asked(words, locate)
+        headers = self._headers(words, locate) | dict(asked.headers)
         at = self._moment(words.at or DEFAULT_MOMENT, locate)
         if subject is None or resource is None or len(self._problems) > before:
             return None
         delegation = self._delegation(words.delegation, (subject, resource), at, locate) if words.delegation else None
         if len(self._problems) > before:
             return None
-        access_token = _access_token(words.access_token, at) if words.access_token else None
-        return PolicyRequest(subject, resource, method, path, headers, words.body, at, delegation, access_token)
+        access_token = self._access_token(words.access_token, at) if words.access_token else None
+        body = asked.body if words.body is None else words.body
+        return PolicyRequest(subject, resource, asked.method, asked.path, headers, body, at, delegation, access_token)
 
     def _party(self, key: str, name: str | None, locate: Locate) -> SpiffeId | None:
         if name is None:
@@ -109,33 +99,33 @@ class RequestReader:
         except SpiffeIdError:  # a group, or a pattern
             return None
 
-    def _target(self, words: SuiteRequest, locate: Locate) -> tuple[str, str, dict[str, str]]:
-        """Return method, path with query, and the assertion."""
-        asserted: dict[str, str] = {}
-        method, path = words.method, words.path
+    def _asked(self, words: SuiteRequest, locate: Locate) -> Asked:
+        """Return the parts that make the request what it is, the query in the path."""
+        asked = Asked(words.method or "", words.path or "")
         if words.action is not None:
-            if method or path:
+            if words.method or words.path:
                 self._problems.append(f"{locate('action')}: write either `action`, or `method` and `path`")
-            method, path, asserted = self._of_action(words.action, locate("action"))
-        elif method is None or path is None:
+            asked = self._of_action(words.action, locate("action"))
+            if asked.body is not None and words.body is not None:
+                here = locate("body")
+                self._problems.append(
+                    f"{here}: the body makes the request {quoted(words.action)}: write `method`, `path` and `body`"
+                )
+        elif words.method is None or words.path is None:
             self._problems.append(f"{locate()}: the request has neither `action`, nor `method` and `path`")
         query = urlencode(words.query)
-        separator = ("&" if "?" in (path or "") else "?") if query else ""
-        return method or "", f"{path}{separator}{query}", asserted
+        separator = ("&" if "?" in asked.path else "?") if query else ""
+        return asked._replace(path=f"{asked.path}{separator}{query}")
 
-    def _of_action(self, name: str, here: str) -> tuple[str, str, dict[str, str]]:
+    def _of_action(self, name: str, here: str) -> Asked:
         actions = self._policy.registry.actions
         if name not in actions:
             self._problems.append(f"{here}: unknown action {quoted(name)}{suggestion(name, actions)}")
-            return "", "", {}
-        for source in self._documents.of(ActionRegistry):
-            entry = source.model.actions.get(name)
-            if entry is not None and entry.http:
-                method, _, path = entry.http[0].partition(" ")
-                return method, "/".join(map(_filled, path.split("/"))), {}
-        if not actions[name].asserted:
+            return Asked("", "")
+        asked = next(requests_of(name, self._documents), None)
+        if asked is None:
             self._problems.append(f"{here}: {quoted(name)} has no route of its own: write `method`, `path` and `body`")
-        return *_ASSERTED_AS, {AGENT_ACTION: name}
+        return asked or Asked("", "")
 
     def _headers(self, words: SuiteRequest, locate: Locate) -> dict[str, str]:
         headers: dict[str, str] = {}
@@ -175,6 +165,22 @@ class RequestReader:
             once=False,
         )
 
+    def _access_token(self, words: SuiteAccessToken, at: float) -> AccessToken:
+        providers = self._policy.providers
+        issuer = words.issuer or next(iter(providers.trust.providers), "") if providers else ""
+        return AccessToken(
+            issuer=issuer,
+            subject=words.on_behalf_of,
+            on_behalf_of=words.on_behalf_of,
+            scopes=frozenset(words.scopes),
+            client=None,
+            actors=(),
+            token_id=None,
+            session_id=None,
+            issued_at=int(at),
+            expires_at=int(at) + _LIFETIME_SECONDS,
+        )
+
     def _each_named(self, names: Iterable[str], key: str, locate: Locate) -> Iterator[SpiffeId]:
         for index, name in enumerate(names):
             workload = self._named(name, locate("delegation", key, index))
@@ -185,42 +191,3 @@ class RequestReader:
         for source in self._documents.of(DelegationDocument):
             return self._workload(source.model.root_issuers[0].id)
         return None
-
-
-def names_written(documents: PolicyDocuments) -> Iterator[str]:
-    """Yield the names of workloads that stand in a policy, as they are written."""
-    for matrix in documents.of(PermissionMatrix):
-        model = matrix.model
-        for members in model.groups.values():
-            yield from members
-        for subject, row in model.matrix.items():
-            yield subject
-            yield from row
-        for denial in model.deny:
-            yield from (denial.subject, denial.resource)
-    for registry in documents.of(ActionRegistry):
-        for entry in registry.model.actions.values():
-            yield from entry.resources or ()
-    for delegation in documents.of(DelegationDocument):
-        yield from (issuer.id for issuer in delegation.model.root_issuers)
-        yield from delegation.model.minters
-
-
-def _access_token(words: SuiteAccessToken, at: float) -> AccessToken:
-    """Return a token of no issuer: what decides here is whom it is for, and its scopes."""
-    return AccessToken(
-        issuer="",
-        subject=words.on_behalf_of,
-        on_behalf_of=words.on_behalf_of,
-        scopes=frozenset(words.scopes),
-        client=None,
-        actors=(),
-        token_id=None,
-        session_id=None,
-        issued_at=int(at),
-        expires_at=int(at) + _LIFETIME_SECONDS,
-    )
-
-
-def _filled(segment: str) -> str:
-    return _PARAMETER_VALUE if segment.startswith("{") else segment

@@ -76,8 +76,11 @@ def _listed(found: Mapping[str, Grant]) -> str:
     return ", ".join(shown) + (f", and {more} more" if more else "")
 
 
-def _with_a_chain(_: Step, explanation: Explanation, __: Policy) -> Iterator[Way]:
-    """Say of each cell what it asks of a chain, and what is missing of it."""
+def _as_cells_ask(step: Step, explanation: Explanation, _: Policy) -> Iterator[Way]:
+    """Say of each cell what it asks, and what is missing."""
+    if step.rule is not None and step.rule.denies:
+        yield Way(f"{step.stage}: {step.rule.where} ({step.rule.text}) allows no call at this time")
+        return
     action, delegation = explanation.action, explanation.delegation
     for grant, reason in explanation.grants:
         where = f"constraints: {grant.rule.where} ({grant.rule.text})"
@@ -114,10 +117,13 @@ _WAYS: dict[Reason | None, Callable[[Step, Explanation, Policy], Iterator[Way]]]
     Reason.DENIED_BY_RULE: _without_the_rule,
     Reason.NOT_IN_MATRIX: _with_a_cell,
     Reason.ACTION_UNREGISTERED: _with_a_route,
-    Reason.TOKEN_MISSING: _with_a_chain,
-    Reason.TOKEN_SCOPE: _with_a_chain,
-    Reason.HOPS_EXCEEDED: _with_a_chain,
-    Reason.TOKEN_FORBIDDEN: _with_a_chain,
+    Reason.TOKEN_MISSING: _as_cells_ask,
+    Reason.TOKEN_SCOPE: _as_cells_ask,
+    Reason.HOPS_EXCEEDED: _as_cells_ask,
+    Reason.TOKEN_FORBIDDEN: _as_cells_ask,
+    Reason.OIDC_MISSING: _as_cells_ask,
+    Reason.OIDC_SCOPE: _as_cells_ask,
+    Reason.OUTSIDE_WINDOW: _as_cells_ask,
 }
 
 

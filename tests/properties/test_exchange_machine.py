@@ -164,8 +164,8 @@ class ExchangeMachine(RuleBasedStateMachine):
         held: Made,
         mode: str | None,
         scopes: set[str] | None,
-        is_recipient: bool,
-        data: st.DataObject,  # noqa: FBT001
+        is_recipient: bool,  # noqa: FBT001  hypothesis gives values by name
+        data: st.DataObject,
     ) -> Any:
         """Let its recipient, or anybody else, exchange a chain."""
         recipient = SpiffeId.parse_workload(claims_of(held.chain)["aud"])

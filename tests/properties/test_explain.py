@@ -1,6 +1,8 @@
 """Explaining never says another thing than deciding, whatever is asked under whatever policy."""
 
 from dataclasses import replace
+from typing import Any
+from zoneinfo import ZoneInfo
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from ext_authz.errors import NotAllowed, Reason
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.engine import Matrix
 from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.policy.windows import Window, Windows
 from ext_authz.tokens.revocation import Revocations
 
 keys = st.tuples(st.sampled_from(AGENTS[:5]), st.sampled_from(AGENTS[:5]), st.sampled_from(ACTIONS[:8]))
@@ -56,16 +59,24 @@ def explained(question: Question, snapshot: Snapshot, now: float, peer: SpiffeId
     return explanation
 
 
+always = Window("always", "windows.yaml:1", ZoneInfo("UTC"), frozenset(range(7)), 0, 24 * 60)
+never = replace(always, name="never", days=frozenset())
+windows = st.builds(lambda closed: Windows({}, tuple(closed)), st.lists(st.sampled_from([always, never]), max_size=1))
+
+
+changes = st.fixed_dictionaries({"matrix": matrices, "windows": windows, "requires_timestamp": st.booleans()})
+quarantines = st.dictionaries(workloads, st.sampled_from([NOW - 1, NOW, NOW + 1]), max_size=2)
+
+
 @EXAMPLES
-@given(questions, matrices, st.dictionaries(workloads, st.sampled_from([NOW - 1, NOW, NOW + 1]), max_size=2), workloads)
-def test_any_request_under_any_matrix(
-    question: Question, matrix: Matrix, quarantined: dict[SpiffeId, float], peer: SpiffeId
+@given(questions, changes, quarantines, workloads)
+def test_any_request_under_any_policy(
+    question: Question, changed: dict[str, Any], quarantined: dict[SpiffeId, float], peer: SpiffeId
 ) -> None:
     """The first step that refuses has the decision's reason; when none does, the decision allows."""
     snapshot = default_snapshot()
-    snapshot = replace(
-        snapshot, policy=replace(snapshot.policy, matrix=matrix), controls=Controls(quarantined=quarantined)
-    )
+    policy = replace(snapshot.policy, **changed)
+    snapshot = replace(snapshot, policy=policy, controls=Controls(quarantined=quarantined))
     explained(question, snapshot, NOW)
     explained(question, snapshot, NOW, peer)
 

@@ -61,12 +61,13 @@ def text_of(path: Path) -> str:
 
 def rows_of(path: Path, heading: str = "") -> dict[str, list[str]]:
     """Return the cells of table rows that begin with names in backticks, by name; of one section, if a heading is given."""
+    return dict(every_row_of(path, heading))
+
+
+def every_row_of(path: Path, heading: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Yield the same rows, also where several tables have a name."""
     section = text_of(path).partition(f"\n## {heading}\n")[2].partition("\n## ")[0] if heading else text_of(path)
-    return dict(_rows(section))
-
-
-def _rows(text: str) -> Iterator[tuple[str, list[str]]]:
-    for line in text.splitlines():
+    for line in section.splitlines():
         if line.startswith("| `"):
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
             yield from ((name, cells) for name in re.findall(r"`([^`]+)`", cells[0]))
@@ -133,11 +134,11 @@ def _policy_models() -> list[type[BaseModel]]:
 @pytest.mark.parametrize("model", _policy_models(), ids=lambda model: model.__name__)
 def test_policy_keys_are_documented(model: type[BaseModel]) -> None:
     """The policy reference has each key of a document, and says which must be there."""
-    rows = list(_rows(text_of(POLICY_REFERENCE)))  # the same key may stand in several tables
+    rows = list(every_row_of(POLICY_REFERENCE))
     keys = {field.alias or name: field for name, field in model.model_fields.items()}
     assert set(keys) <= {name for name, _ in rows}
-    required = [name for name, field in keys.items() if field.is_required()]
-    assert required == [name for name in required if any("required" in row[2] for key, row in rows if key == name)]
+    required = {name for name, field in keys.items() if field.is_required()}
+    assert required <= {name for name, cells in rows if "required" in "".join(cells[2:3])}
 
 
 def _blocks(pattern: re.Pattern[str]) -> list[Any]:

@@ -45,6 +45,7 @@ actions:
 ---
 kind: Delegation
 root_issuers: [sts, {id: other-sts, subjects: "user:*"}]
+keys: {sts: "https://sts.example.com/jwks", other-sts: "https://sts.example.com/jwks"}
 required: false
 ---
 kind: TestSuite
@@ -52,6 +53,7 @@ tests: [{name: a, request: {from: planner, to: crm, action: read}, expect: allow
 """
 NEW = """kind: Delegation
 root_issuers: [sts, {id: third-sts, scopes: [read]}]
+keys: {sts: "https://sts.example.com/jwks", third-sts: "https://sts.example.com/jwks"}
 max_ttl: 15m
 max_depth: 5
 minters: [sts]
@@ -77,6 +79,14 @@ matrix:
     audit: {actions: [list], delegation: required, scopes: [a]}
 deny:
   - {subject: planner, resource: retriever, action: list}
+"""
+
+
+DELEGATION = """---
+kind: Delegation
+root_issuers: [sts]
+keys: {sts: "https://sts.example.com/jwks"}
+required: false
 """
 
 
@@ -109,8 +119,8 @@ def test_json(both: tuple[Path, Path]) -> None:
     """Programs get the triples one by one."""
     found = json.loads(run(*both, "--json").stdout)
     assert [
-        {"subject": "planner", "resource": "mail", "action": "read", "before": "no cell", "after": "matrix.yaml:21"},
-        {"subject": "sentinel", "resource": "audit", "action": "list", "before": "no cell", "after": "matrix.yaml:23"},
+        {"subject": "planner", "resource": "mail", "action": "read", "before": "no cell", "after": "matrix.yaml:22"},
+        {"subject": "sentinel", "resource": "audit", "action": "list", "before": "no cell", "after": "matrix.yaml:24"},
     ] == found["newly_allowed"]
     assert {("planner", "audit", "list"), ("planner", "retriever", "fetch"), ("planner", "retriever", "list")} == {
         (each["subject"], each["resource"], each["action"]) for each in found["newly_denied"]
@@ -259,7 +269,8 @@ def narrowed(directory: Path) -> Path:
         .replace("[search, fetch]", "[fetch]")
         .replace("[execute, write]", "{actions: [execute], delegation: required}")
     )
-    matrix.write_text(text.replace("  retrieval-agent:\n", "    database-agent: [read]\n  retrieval-agent:\n"))
+    text = text.replace("  retrieval-agent:\n", "    database-agent: [read]\n  retrieval-agent:\n")
+    matrix.write_text(text + DELEGATION)
     (directory / "tests.yaml").unlink()
     return directory
 
@@ -318,6 +329,24 @@ def test_replay_against_another_policy(tmp_path: Path) -> None:
     assert f"{file}: 2 decisions, 1 decided again, 1 would change" == lines[0]
     assert "  1 are recorded otherwise than OLD decides them: another policy, or what is not recorded" in lines
     assert "  1 not decided again: a chain is needed, and none was looked at before this was refused" in lines
+
+
+def test_replay_of_what_records_do_not_tell(tmp_path: Path) -> None:
+    """A policy that asks for headers that no record holds decides nothing again, and says which is missing."""
+    file, new = tmp_path / "audit.jsonl", tmp_path / "new"
+    recorded(file, [QUESTION])
+    shutil.copytree(DEFAULT_POLICY, new)
+    (new / "tests.yaml").unlink()
+    matrix = (new / "matrix.yaml").read_text()
+    (new / "more.yaml").write_text(
+        "kind: IdentityProviders\nproviders: [{issuer: https://login.example.com, audience: a}]\n"
+    )
+    (new / "matrix.yaml").write_text(matrix.replace("[search, fetch]", "{actions: [search], access_token: required}"))
+    line = "  1 not decided again: an access token is needed, and one that nothing asked for is not recorded"
+    assert line in run(DEFAULT_POLICY, new, "--replay", file).stdout.splitlines()
+    (new / "matrix.yaml").write_text(matrix.replace("groups:", "require_timestamp: true\ngroups:"))
+    line = "  1 not decided again: x-request-timestamp is needed, and is not recorded"
+    assert line in run(DEFAULT_POLICY, new, "--replay", file).stdout.splitlines()
 
 
 def test_kinds_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

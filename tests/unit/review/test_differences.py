@@ -46,6 +46,12 @@ matrices = st.fixed_dictionaries(
         "deny": st.lists(denials, max_size=1),
     }
 )
+DELEGATION = {
+    "kind": "Delegation",
+    "root_issuers": ["sts"],
+    "keys": {"sts": "https://sts.example.com/jwks"},
+    "required": False,
+}
 policies = st.lists(matrices, min_size=1, max_size=2)
 
 
@@ -56,7 +62,7 @@ def compared(*policies_: list[Matrix]) -> Differences:
         for number, matrices_ in enumerate(policies_):
             directory = Path(name, str(number))
             directory.mkdir()
-            for index, document in enumerate([REGISTRY, *matrices_]):
+            for index, document in enumerate([REGISTRY, DELEGATION, *matrices_]):
                 (directory / f"{index}.yaml").write_text(json.dumps(document))
             documents = load_policy(directory)
             sides.append(Side(documents, compile_policy(documents)))

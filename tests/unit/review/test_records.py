@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.authorizers import NOW
+from support.access_tokens import ISSUER, bearing, providers, token_snapshot
+from support.access_tokens import USER as TOKEN_USER
+from support.authorizers import NOW, default_screen
 from support.check_requests import QUESTION, agent
 from support.delegated_policies import calling, delegated_snapshot
 from support.delegations import PLANNER, SESSION, STS, USER, world
@@ -16,6 +18,8 @@ from support.recorded import recorded
 
 from ext_authz.errors import Reason
 from ext_authz.review.records import MAX_LINE_BYTES, RecordedDecision, RecordFile
+from ext_authz.review.rehearsal import rehearse
+from ext_authz.review.replay import to_request
 
 
 def lines_of(directory: Path) -> list[bytes]:
@@ -45,6 +49,20 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     assert chained.delegation is not None
     assert (USER, SESSION, 1) == (*chained.delegation[:2], chained.delegation.hops)
     assert ((PLANNER,), STS) == (chained.delegation.actors, chained.delegation.root_issuer)
+
+
+def test_access_token_of_a_record(tmp_path: Path) -> None:
+    """A record of an access token alone has no chain, and says what the token allows."""
+    file = tmp_path / "a"
+    recorded(file, [bearing(providers().idp.token())], token_snapshot())
+    [found] = RecordFile(file)
+    assert (Reason.ALLOWED, None) == (found.reason, found.delegation)
+    assert found.access_token is not None
+    assert (ISSUER, TOKEN_USER) == (found.access_token.issuer, found.access_token.on_behalf_of)
+    assert found.access_token.scopes
+    request = to_request(found)
+    again = rehearse(request, token_snapshot().policy, default_screen())
+    assert (Reason.ALLOWED, found.access_token.scopes) == (again.reason, again.scopes)
 
 
 def test_damaged_lines(tmp_path: Path) -> None:

@@ -115,6 +115,109 @@ def test_request(tmp_path: Path, request_: dict[str, Any], outcome: str, reason:
     assert [f"expected {other}, got {outcome} ({reason})"] == outcome_of(tmp_path, request_, other)
 
 
+PROTOCOLS = """kind: PermissionMatrix
+trust_domain: agents.example.com
+matrix:
+  planner: {hub: [files, search, list, prompt, ask, call, chat, say]}
+  night: {hub: {actions: [search], during: [nights], access_token: required}}
+---
+kind: ActionRegistry
+endpoints: {mcp: ["POST /mcp/{server}"], a2a: ["POST /a2a"]}
+actions:
+  files: {http: ["GET /files/{id}:download", "GET /trees/**"]}
+  search: {mcp: {tools: [search]}}
+  list: {mcp: {methods: [tools/list]}}
+  prompt: {mcp: {methods: [prompts/get]}}
+  ask: {a2a: [message/send]}
+  call: {grpc: [example.v1.Agents/Call]}
+  chat: {http: ["POST /v1/chat/completions"], scope: llm.chat}
+  say: {asserted: true}
+---
+kind: TimeWindows
+windows: {nights: {from: "22:00", to: "06:00"}, noon: {from: "12:00", to: "12:01"}}
+---
+kind: IdentityProviders
+providers: [{issuer: "https://login.example.com", audience: agents}]
+"""
+
+
+def test_every_kind_of_action_can_be_asked_for(tmp_path: Path) -> None:
+    """An action alone becomes a request of it, whichever protocol it is spoken in."""
+    actions = ["files", "search", "list", "prompt", "ask", "call", "chat", "say"]
+    tests = [
+        {
+            "name": action,
+            "request": {"from": "planner", "to": "hub", "action": action},
+            "expect": {"outcome": "allow", "rule": f"planner -> hub: {action}"},
+        }
+        for action in actions
+    ]
+    directory = policy(tmp_path, tests)
+    (directory / "matrix.yaml").write_text(PROTOCOLS)
+    done = run(directory, "--coverage")
+    assert f"{directory}: 8 tests, 0 failed" == done.stdout.splitlines()[0], done.output
+    assert "not exercised: matrix.yaml:5 night -> hub: search" in done.stdout
+
+
+def test_time_and_access_token(tmp_path: Path) -> None:
+    """A cell that asks for a window and an access token is tested like one that asks for a chain."""
+    asked = {"from": "night", "to": "hub", "action": "search"}
+    token = {"on_behalf_of": "user:1", "scopes": ["search"]}
+    night = "2026-01-05T23:00:00Z"
+    expected: list[tuple[dict[str, Any], Any]] = [
+        ({"at": night, "access_token": token}, {"outcome": "allow"}),
+        ({"at": night}, {"outcome": "deny", "reason": "oidc_missing"}),
+        ({"at": night, "access_token": {**token, "scopes": []}}, {"outcome": "deny", "reason": "oidc_scope"}),
+        ({"access_token": token}, {"outcome": "deny", "reason": "outside_window"}),
+        (
+            {"at": "2026-01-06T05:59:59Z", "access_token": {**token, "issuer": "https://login.example.com"}},
+            {"outcome": "allow"},
+        ),
+        ({"at": "2026-01-06T06:00:00Z", "access_token": token}, {"outcome": "deny", "reason": "outside_window"}),
+        ({"at": night, "headers": {"authorization": "Bearer x"}}, {"outcome": "deny", "reason": "oidc_malformed"}),
+        (
+            {"at": night, "headers": {"x-request-timestamp": "2026-01-05T12:00:00Z"}},
+            {"outcome": "deny", "reason": "timestamp_stale"},
+        ),
+    ]
+    tests = [
+        {"name": str(number), "request": {**asked, **more}, "expect": expect}
+        for number, (more, expect) in enumerate(expected)
+    ]
+    directory = policy(tmp_path, tests)
+    (directory / "matrix.yaml").write_text(PROTOCOLS)
+    assert f"{directory}: 8 tests, 0 failed\n" == run(directory).stdout
+    (directory / "matrix.yaml").write_text(
+        PROTOCOLS.replace("---\nkind: TimeWindows\n", "---\nkind: TimeWindows\nclosed: [noon]\n")
+    )
+    done = run(directory, "-k", "3")
+    assert f"{directory}: 1 test, 0 failed\n" == done.stdout
+    tests[3]["expect"] = "allow"
+    (directory / "tests.yaml").write_text(json.dumps({"kind": "TestSuite", "tests": tests}))
+    done = run(directory, "-k", "3")
+    assert (
+        "    stage closed windows (outside_window): this call is not allowed at this time: matrix.yaml:21 closed noon"
+        in done.stdout
+    )
+
+
+def test_action_that_its_body_makes(tmp_path: Path) -> None:
+    """The body of a JSON-RPC call is what makes the action: another one is written with method and path."""
+    directory = policy(
+        tmp_path,
+        [{"name": "a", "request": {"from": "planner", "to": "hub", "action": "search", "body": {}}, "expect": "allow"}],
+    )
+    (directory / "matrix.yaml").write_text(
+        PROTOCOLS.replace("  say: {asserted: true}", "  say: {mcp: {responses: true}}")
+    )
+    assert run(directory).stderr.endswith("the body makes the request `search`: write `method`, `path` and `body`\n")
+    policy(tmp_path, [{"name": "a", "request": {"from": "planner", "to": "hub", "action": "say"}, "expect": "allow"}])
+    (directory / "matrix.yaml").write_text(
+        PROTOCOLS.replace("  say: {asserted: true}", "  say: {mcp: {responses: true}}")
+    )
+    assert run(directory).stderr.endswith("`say` has no route of its own: write `method`, `path` and `body`\n")
+
+
 def test_expectations_that_do_not_hold(tmp_path: Path) -> None:
     """Outcome, reason and rule each fail a test alone; a rule is named by place, by text, or without its `because`."""
     denied = {"from": "planner", "to": "audit", "action": "upload"}
