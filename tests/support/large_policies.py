@@ -7,6 +7,13 @@ SHORT_CELL = "[search, read]"
 # So that no file is larger than what is read of one.
 ROWS_OF_A_FILE = 500
 HEAD = ("kind: PermissionMatrix", "trust_domain: agents.example.com", "matrix:")
+# So that cells may require chains; the keys are never fetched here.
+DELEGATION = """\
+kind: Delegation
+root_issuers: [sts]
+required: false
+keys: {sts: "https://sts.example.com/jwks"}
+"""
 LONG_CELL = '{actions: [search, read], delegation: required, scopes: ["kb:search"], max_hops: 3}'
 
 
@@ -21,6 +28,8 @@ def write_large(directory: Path, cells: int, *, agents: int = AGENTS, cell: str 
     actions = ["kind: ActionRegistry", "actions:"]
     actions += ['  search: {http: ["POST /v1/search"]}', '  read: {http: ["GET /records/{id}"]}']
     actions += [f'  x{number}: {{http: ["GET /v1/x{number}/{{id}}/parts/{{part}}"]}}' for number in range(routes)]
+    if cell == LONG_CELL:
+        (directory / "delegation.yaml").write_text(DELEGATION)
     (directory / "actions.yaml").write_text("\n".join(actions) + "\n")
     for first in range(0, len(rows), ROWS_OF_A_FILE):
         lines = [line for row in rows[first : first + ROWS_OF_A_FILE] for line in row]
