@@ -218,6 +218,8 @@ def _tokens(walk: _Walk) -> str:
 
 
 def _access_token(walk: _Walk) -> str:
+    if walk.action is None:  # then nobody knows who asks for one
+        raise _NotReachedError
     if AUTHORIZATION in walk.attributes.headers:
         walk.access_token = verify_asked_access_token(
             walk.attributes, walk.grants, walk.identity, walk.snapshot, walk.call.now
