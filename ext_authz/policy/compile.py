@@ -204,6 +204,8 @@ class _MatrixCompiler:
                     self.grants.setdefault((subject.uri, resource.uri, action), []).append(grant)
 
     def _times(self, source: Source[PermissionMatrix], steps: tuple[str, ...], cell: Cell) -> Times | None:
+        if cell.during is None and cell.not_during is None:
+            return None
         during, not_during = (
             named_windows(
                 names,

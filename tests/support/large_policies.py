@@ -7,7 +7,7 @@ SHORT_CELL = "[search, read]"
 # So that no file is larger than what is read of one.
 ROWS_OF_A_FILE = 500
 HEAD = ("kind: PermissionMatrix", "trust_domain: agents.example.com", "matrix:")
-LONG_CELL = '{actions: [search, read], delegation: required, scopes: ["kb:search"], max_hops: 3}'
+LONG_CELL = '{actions: [search, read], delegation: optional, scopes: ["kb:search"], max_hops: 3}'
 
 
 def write_large(directory: Path, cells: int, *, agents: int = AGENTS, cell: str = SHORT_CELL, routes: int = 0) -> Path:
