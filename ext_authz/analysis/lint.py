@@ -11,12 +11,21 @@ from typing import NamedTuple
 
 from ext_authz.analysis.finding import Finding, Level
 from ext_authz.analysis.looser import is_looser
+from ext_authz.analysis.openings import ever_open
 from ext_authz.analysis.survey import Survey, WrittenCell, WrittenDenial
-from ext_authz.documents.models import ActionRegistry, Delegation, DelegationMode, IdentityProviders, PermissionMatrix
+from ext_authz.documents.models import (
+    ActionRegistry,
+    Delegation,
+    DelegationMode,
+    IdentityProviders,
+    PermissionMatrix,
+    TimeWindows,
+)
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.identity.names import GROUP_SIGN
 from ext_authz.policy.engine import EVERY_ACTION
+from ext_authz.policy.windows import Times
 
 # Resources of one subject, and actions of one cell: more than a reviewer keeps in mind.
 WIDE_ROW_RESOURCES = 25
@@ -305,6 +314,33 @@ def _provider_unbound(survey: Survey) -> _Found:
                 yield source.locate("providers", index), sentence, "write its `clients`"
 
 
+def _window_never_open(survey: Survey) -> _Found:
+    windows = survey.policy.windows
+    known: dict[Times, bool] = {}
+    for cell in survey.cells:
+        if cell.cell.during is None and cell.cell.not_during is None and not windows.closed:
+            continue
+        named = (
+            tuple(windows.named[name] for name in names or ()) for names in (cell.cell.during, cell.cell.not_during)
+        )
+        times = Times(*named)
+        if times not in known:
+            known[times] = ever_open(times, windows.closed)
+        if not known[times]:
+            sentence = "this cell never counts: whenever its windows are open, others forbid it"
+            yield cell.place, sentence, "remove the cell, or change `during`, `not_during` or `closed`"
+
+
+def _window_unused(survey: Survey) -> _Found:
+    used = {name for cell in survey.cells for name in (*(cell.cell.during or ()), *(cell.cell.not_during or ()))}
+    documents = survey.documents.of(TimeWindows)
+    used |= {name for source in documents for name in source.model.closed}
+    for source in documents:
+        for name in source.model.windows:
+            if name not in used:
+                yield source.locate_key("windows", name), f"window {quoted(name)} is used nowhere", "remove it"
+
+
 def _row_wide(survey: Survey) -> _Found:
     for source in survey.documents.of(PermissionMatrix):
         for subject, row in source.model.matrix.items():
@@ -329,6 +365,7 @@ def _some(names: Iterable[str]) -> str:
 RULES: Mapping[str, LintRule] = {
     "cell-denied": LintRule(Level.ERROR, _cell_denied),
     "grant-elsewhere": LintRule(Level.ERROR, _grant_elsewhere),
+    "window-never-open": LintRule(Level.ERROR, _window_never_open),
     "grant-denied": LintRule(Level.WARNING, _grant_denied),
     "grant-twice": LintRule(Level.WARNING, _grant_twice),
     "grant-looser": LintRule(Level.WARNING, _grant_looser),
@@ -338,6 +375,7 @@ RULES: Mapping[str, LintRule] = {
     "action-unused-here": LintRule(Level.WARNING, _action_unused_here),
     "group-unused": LintRule(Level.WARNING, _group_unused),
     "group-empty": LintRule(Level.WARNING, _group_empty),
+    "window-unused": LintRule(Level.WARNING, _window_unused),
     "delegation-unsaid": LintRule(Level.WARNING, _delegation_unsaid),
     "issuer-unlimited": LintRule(Level.WARNING, _issuer_unlimited),
     "provider-unbound": LintRule(Level.WARNING, _provider_unbound),

@@ -5,6 +5,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -148,11 +149,16 @@ def suggestion(value: str, known: Iterable[str]) -> str:
 
 
 def _unknown_key(problem: Any, model: type[BaseModel]) -> str:
-    schema = model.model_json_schema()
-    parts = [schema, *schema.get("$defs", {}).values()]  # the model and the models inside it
     name = str(problem["loc"][-1])
-    known = {key for part in parts for key in part.get("properties", {})} - {name}  # it may be known elsewhere
-    return unknown("key", name, PLANNED_KEYS, known)
+    return unknown("key", name, PLANNED_KEYS, _keys(model) - {name})  # it may be known elsewhere
+
+
+@lru_cache(maxsize=32)
+def _keys(model: type[BaseModel]) -> frozenset[str]:
+    """Return the keys of a model and of the models inside it: asked for with each unknown key of a file full of them."""
+    schema = model.model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    return frozenset(key for part in parts for key in part.get("properties", {}))
 
 
 def _missing_key(problem: Any, _: type[BaseModel]) -> str:

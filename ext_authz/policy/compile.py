@@ -25,6 +25,10 @@ from ext_authz.tokens.key_files import Stamps
 from ext_authz.tokens.keys import KeySet, KeySource
 from ext_authz.tokens.providers import ProviderPolicy, compile_providers
 
+# Grants that the cells of groups may stand for, members times actions: some 60 MB. A hundred workloads that two hundred
+# members of a group may ask for ten things each are fewer; a file of 10 kB could ask for millions.
+MAX_GROUP_GRANTS = 250_000
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -135,6 +139,7 @@ class _MatrixCompiler:
         self._windows = windows
         self._usual = usual
         self._problems = problems
+        self._group_grants = 0
         # Each name is read once, and each set kept once: a large matrix has few of them, and many cells.
         self._known: dict[str, SpiffeId] = {}
         self._scopes: dict[frozenset[str], frozenset[str]] = {}
@@ -183,6 +188,10 @@ class _MatrixCompiler:
         if cell.delegation == "required" and self._usual is None:
             here = source.locate(*steps, "delegation")
             self._problems.append(f"{here}: no chain can be verified: add a Delegation document that says whose count")
+        if cell_name[0].startswith(GROUP_SIGN) and not self._expand(
+            source.locate_key(*steps), len(subjects) * len(cell.actions)
+        ):
+            return
         scopes = self._scopes.setdefault(frozenset(cell.scopes), frozenset(cell.scopes))
         for index, action in enumerate(cell.actions):
             if action not in self._registry.actions:
@@ -203,7 +212,19 @@ class _MatrixCompiler:
                 if resource is not None:
                     self.grants.setdefault((subject.uri, resource.uri, action), []).append(grant)
 
+    def _expand(self, here: str, grants: int) -> bool:
+        """Count what a group's cell stands for; tell once when that is too much in all."""
+        before = self._group_grants
+        self._group_grants += grants
+        if before <= MAX_GROUP_GRANTS < self._group_grants:
+            self._problems.append(
+                f"{here}: groups stand for more than {MAX_GROUP_GRANTS} grants: name fewer members or actions"
+            )
+        return self._group_grants <= MAX_GROUP_GRANTS
+
     def _times(self, source: Source[PermissionMatrix], steps: tuple[str, ...], cell: Cell) -> Times | None:
+        if cell.during is None and cell.not_during is None:
+            return None
         during, not_during = (
             named_windows(
                 names,

@@ -251,6 +251,50 @@ def test_wide_rows_and_cells(tmp_path: Path) -> None:
     assert [] == found(tmp_path, fewer, actions=actions)
 
 
+WINDOWS = """---
+kind: TimeWindows
+windows:
+  office: {days: [mon, tue], from: "08:00", to: "18:00", timezone: Europe/Berlin}
+  morning: {from: "07:00", to: "12:00", timezone: Europe/Berlin}
+  rest: {from: "12:00", to: "24:00", timezone: Europe/Berlin}
+  night: {from: "22:00", to: "06:00", timezone: Europe/Berlin}
+"""
+
+
+@pytest.mark.parametrize(
+    ("cell", "closed", "is_never_open"),
+    [
+        ("during: [office]", "", False),
+        ("during: [office], not_during: [morning]", "", False),
+        ("during: [office], not_during: [office]", "", True),
+        ("during: [office], not_during: [morning, rest]", "", True),
+        ("during: [office, night], not_during: [morning, rest]", "", False),
+        ("during: [office], not_during: [morning]", "rest", True),
+        ("during: [morning]", "morning", True),
+        ("during: [morning]", "office", False),
+        ("not_during: [office]", "", False),
+        ("delegation: optional", "night", False),
+    ],
+)  # fmt: skip
+def test_window_never_open(tmp_path: Path, cell: str, closed: str, is_never_open: bool) -> None:  # noqa: FBT001
+    """A cell whose windows are open only while others forbid it is an error, whichever windows say so."""
+    matrix = f"matrix: {{a: {{b: {{actions: [read, write], {cell}}}}}}}\n{WINDOWS}closed: [{closed}]\n"
+    finding = (
+        "matrix.yaml:3:14: error: this cell never counts: whenever its windows are open, others forbid it: remove the "
+        "cell, or change `during`, `not_during` or `closed` [window-never-open]"
+    )
+    lines = found(tmp_path, matrix)
+    assert [finding] * is_never_open == [line for line in lines if "[window-never-open]" in line]
+
+
+def test_window_unused(tmp_path: Path) -> None:
+    """A window that nothing names changes nothing."""
+    matrix = f"matrix: {{a: {{b: {{actions: [read, write], during: [office], not_during: [night]}}}}}}\n{WINDOWS}closed: [rest]\n"
+    assert ["matrix.yaml:8:3: warning: window `morning` is used nowhere: remove it [window-unused]"] == found(
+        tmp_path, matrix
+    )
+
+
 def test_ignored_rules(tmp_path: Path) -> None:
     """A rule that is ignored is not looked for; the others are."""
     found(tmp_path, USES_ALL + DENY_ALL)
@@ -260,12 +304,13 @@ def test_ignored_rules(tmp_path: Path) -> None:
 def test_ids_of_rules() -> None:
     """Rules keep their ids: scripts ignore them by name."""
     assert [
-        *("cell-denied", "grant-elsewhere"),
+        *("cell-denied", "grant-elsewhere", "window-never-open"),
         *("grant-denied", "grant-twice", "grant-looser", "deny-covered", "name-unknown", "action-unused"),
         *(
             "action-unused-here",
             "group-unused",
             "group-empty",
+            "window-unused",
             "delegation-unsaid",
             "issuer-unlimited",
             "provider-unbound",

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
@@ -12,7 +13,9 @@ from ext_authz.analysis.survey import survey
 from ext_authz.cli.exits import UNUSABLE
 from ext_authz.cli.main import app
 from ext_authz.documents.reader import read_documents
+from ext_authz.local.ca import DevelopmentCa
 from ext_authz.policy.compile import load
+from ext_authz.tokens.jws import encode_base64url
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -55,11 +58,11 @@ def test_what_stands_in_comments_is_right(starter: Path) -> None:
     """The Delegation document that is commented out is one, once the signs in front are taken away."""
     path = starter / "delegation.yaml"
     _, _, commented = path.read_text("utf-8").partition("#\n")
-    path.write_text(
-        "\n".join(
-            line.removeprefix("# ") for line in commented.splitlines() if "keys:" not in line and "bundles:" not in line
-        )
-    )
+    path.write_text("\n".join(line.removeprefix("# ") for line in commented.splitlines()))
+    x = encode_base64url(Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+    key_set = {"keys": [{"kid": "sts-1", "kty": "OKP", "crv": "Ed25519", "x": x}]}
+    (starter / "sts.jwks.json").write_text(json.dumps(key_set), "utf-8")
+    (starter / "bundle.pem").write_bytes(DevelopmentCa.create("prod.example.com").bundle_pem)
     delegation = load(starter).delegation
     assert delegation is not None
     assert delegation.required
