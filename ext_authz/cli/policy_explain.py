@@ -13,7 +13,6 @@ from ext_authz.attributes.salvage import salvage_attributes
 from ext_authz.cli.chains import print_json, read_file, read_flag
 from ext_authz.cli.exits import NO, exit_on_configuration_error
 from ext_authz.cli.lines import echo_line
-from ext_authz.cli.times import format_moment, parse_moment
 from ext_authz.decision.decide import Snapshot
 from ext_authz.decision.explain import Explanation, Step
 from ext_authz.documents.loader import load_policy
@@ -28,6 +27,7 @@ from ext_authz.review.records import RecordedDecision, RecordFile
 from ext_authz.review.replay import CannotReplayError, to_request
 from ext_authz.review.requests import PolicyRequest, RequestReader
 from ext_authz.review.ways import ways_to_allow
+from ext_authz.times import format_moment, parse_moment
 
 _WORDS = "A request in words"
 _CAPTURE = "A captured request"

@@ -26,6 +26,7 @@ from ext_authz.tokens.chain import (
 )
 from ext_authz.tokens.exchange_names import APPEND, CHECKPOINT
 from ext_authz.tokens.jws import MAX_CHAIN_BYTES, MAX_LINKS
+from ext_authz.tokens.revocation import Revocations
 
 
 class Issued(NamedTuple):
@@ -49,7 +50,8 @@ def exchange_chain(asked: ExchangeRequest, client: SpiffeId, snapshot: ExchangeS
         chain, mode = _Minter(signer, client, trust.max_ttl_seconds, now).make(asked, received)
     except MintingError:
         raise invalid_request("the chain does not give what was asked for") from None
-    granted = verified(chain, Presentation(client, asked.audience, now), trust)
+    showing = Presentation(client, asked.audience, now)
+    granted = verified(chain, showing, trust, snapshot.controls.revocations)
     _check_shrunk(received.delegation, granted, client)
     return Issued(chain, mode, granted, received.delegation)
 
@@ -58,7 +60,9 @@ def _received(
     asked: ExchangeRequest, client: SpiffeId, snapshot: ExchangeSnapshot, trust: DelegationTrust, now: float
 ) -> ReceivedChain:
     try:
-        received = verify_received_chain(asked.subject_token, Receipt(client, now), trust, snapshot.cache)
+        received = verify_received_chain(
+            asked.subject_token, Receipt(client, now), trust, snapshot.cache, snapshot.controls.revocations
+        )
         snapshot.controls.check_delegation(received.delegation, now)
     except NotAllowed as refusal:
         raise bad_subject_token(refusal) from None
@@ -127,10 +131,10 @@ class _Minter:
         )
 
 
-def verified(chain: str, showing: Presentation, trust: DelegationTrust) -> Delegation:
+def verified(chain: str, showing: Presentation, trust: DelegationTrust, revocations: Revocations) -> Delegation:
     """Verify what was just signed. What does not hold is our fault: the input did."""
     try:
-        return verify_chain(chain, showing, trust)
+        return verify_chain(chain, showing, trust, revocations=revocations)
     except NotAllowed as refusal:
         raise unavailable(f"the policy does not accept what this exchange signs: {refusal.reason}") from None
 

@@ -140,14 +140,18 @@ def verify_chain(
     revocations: Revocations = NO_REVOCATIONS,
 ) -> Delegation:
     """Verify the value of x-delegation-token. Raises Refusal."""
-    links = _verified_links(header, presentation, trust, cache)
+    links = _verified_links(header, presentation, trust, cache, revocations)
     _check_presentation(links, presentation)
     _check_ids(links)
     return _delegation(links, trust)
 
 
 def verify_received_chain(
-    header: str, receipt: Receipt, trust: DelegationTrust, cache: "LinkCache | None" = None
+    header: str,
+    receipt: Receipt,
+    trust: DelegationTrust,
+    cache: "LinkCache | None" = None,
+    revocations: Revocations = NO_REVOCATIONS,
 ) -> ReceivedChain:
     """Verify a chain for the workload that it was shown to, which wants one to show in turn. Raises Refusal.
 
@@ -156,7 +160,7 @@ def verify_received_chain(
     is refused, because its certificate is not seen any more.
     """
     showing = Presentation(receipt.recipient, receipt.recipient, receipt.now)
-    links = _verified_links(header, showing, trust, cache)
+    links = _verified_links(header, showing, trust, cache, revocations)
     if links[-1].audience != receipt.recipient.uri:
         raise Refusal(Reason.TOKEN_AUDIENCE, "the chain was made for another workload")
     _check_ids(links)
@@ -171,7 +175,11 @@ def verify_received_chain(
 
 
 def _verified_links(
-    header: str, presentation: Presentation, trust: DelegationTrust, cache: "LinkCache | None"
+    header: str,
+    presentation: Presentation,
+    trust: DelegationTrust,
+    cache: "LinkCache | None",
+    revocations: Revocations,
 ) -> list[_Link]:
     """Check everything but who shows the chain to whom."""
     links = [_verified(text, index, presentation, trust, cache) for index, text in enumerate(split_chain(header))]

@@ -164,8 +164,8 @@ class ExchangeMachine(RuleBasedStateMachine):
         held: Made,
         mode: str | None,
         scopes: set[str] | None,
-        is_recipient: bool,
-        data: st.DataObject,  # noqa: FBT001
+        is_recipient: bool,  # noqa: FBT001
+        data: st.DataObject,
     ) -> Any:
         """Let its recipient, or anybody else, exchange a chain."""
         recipient = SpiffeId.parse_workload(claims_of(held.chain)["aud"])
@@ -215,8 +215,10 @@ class ExchangeMachine(RuleBasedStateMachine):
         trust = self.bench.trust
         try:
             if made.is_grant:
-                return verify_received_chain(made.chain, Receipt(audience, NOW), trust).delegation
-            return verify_chain(made.chain, Presentation(holder, audience, NOW), trust)
+                return verify_received_chain(
+                    made.chain, Receipt(audience, NOW), trust, None, self.revocations
+                ).delegation
+            return verify_chain(made.chain, Presentation(holder, audience, NOW), trust, None, self.revocations)
         except Refusal:
             return None
 

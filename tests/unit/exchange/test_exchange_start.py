@@ -210,9 +210,7 @@ async def test_revoked_afterwards(bench: Bench, name: str) -> None:
     """What was revoked by a mark before the exchange stays revoked, however late the exchange learns of it."""
     issued = (await ask(bench)).chain
     with pytest.raises(Refusal, match="revoked"):
-        verify_chain(
-            issued, Presentation(PLANNER, RETRIEVER, NOW), replace(bench.trust, revocations=revocations()[name])
-        )
+        verify_chain(issued, Presentation(PLANNER, RETRIEVER, NOW), bench.trust, revocations=revocations()[name])
 
 
 async def test_session_in_quarantine(bench: Bench) -> None:
