@@ -19,7 +19,7 @@ from ext_authz.cli.exits import NO, exit_on_configuration_error
 from ext_authz.cli.extras import require_extra
 
 PACKAGE = Path(ext_authz.__file__).parent
-FILE_WIDTH = 120  # columns of the table where no terminal says how many it has
+FILE_WIDTH = 128  # columns of the table where no terminal says how many it has
 INTERRUPTED = 130  # as shells report SIGINT
 
 

@@ -41,8 +41,7 @@ class ExchangeSnapshot:
         known = by_issuer.get(self.own, NO_KEYS)
         others = known.keys if now <= known.usable_until else {}  # another process of this exchange has keys of its own
         by_issuer[self.own] = KeySet({**others, **self.keys.verification_keys})
-        keys = TrustedKeys(by_issuer, trust.keys.bundles)
-        return replace(trust, keys=keys)
+        return replace(trust, keys=TrustedKeys(by_issuer, trust.keys.bundles))
 
 
 class Client(NamedTuple):

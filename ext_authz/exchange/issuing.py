@@ -50,7 +50,8 @@ def exchange_chain(asked: ExchangeRequest, client: SpiffeId, snapshot: ExchangeS
         chain, mode = _Minter(signer, client, trust.max_ttl_seconds, now).make(asked, received)
     except MintingError:
         raise invalid_request("the chain does not give what was asked for") from None
-    granted = verified(chain, Presentation(client, asked.audience, now), trust, snapshot.controls.revocations)
+    showing = Presentation(client, asked.audience, now)
+    granted = verified(chain, showing, trust, snapshot.controls.revocations)
     _check_shrunk(received.delegation, granted, client)
     return Issued(chain, mode, granted, received.delegation)
 
@@ -59,8 +60,9 @@ def _received(
     asked: ExchangeRequest, client: SpiffeId, snapshot: ExchangeSnapshot, trust: DelegationTrust, now: float
 ) -> ReceivedChain:
     try:
-        receipt, revocations = Receipt(client, now), snapshot.controls.revocations
-        received = verify_received_chain(asked.subject_token, receipt, trust, snapshot.cache, revocations)
+        received = verify_received_chain(
+            asked.subject_token, Receipt(client, now), trust, snapshot.cache, snapshot.controls.revocations
+        )
         snapshot.controls.check_delegation(received.delegation, now)
     except NotAllowed as refusal:
         raise bad_subject_token(refusal) from None

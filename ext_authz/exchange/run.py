@@ -6,7 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,6 +181,5 @@ def _stop_on_signals() -> asyncio.Event:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    with suppress(ValueError):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # files are followed; nothing waits for it
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # files are followed: there is nothing to reload by hand
     return stopping

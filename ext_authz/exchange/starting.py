@@ -48,6 +48,8 @@ def start_chain(asked: ExchangeRequest, client: Client, snapshot: ExchangeSnapsh
         raise ExchangeRefusal(
             ErrorCode.INVALID_SCOPE, "the exchange may not start chains with a scope that was asked for"
         )
+    if limit is not None and limit.targets is not None and not (asked.targets or {asked.audience}) <= limit.targets:
+        raise ExchangeRefusal(ErrorCode.INVALID_TARGET, "the exchange may not start chains for such a target")
     if asked.targets is not None and asked.audience not in asked.targets:
         raise ExchangeRefusal(ErrorCode.INVALID_TARGET, "the audience is not among the resources")
     signer = snapshot.keys.signer(snapshot.own, now)
@@ -117,10 +119,9 @@ def _minted(root: Root, signer: LinkSigner, now: float) -> str:
 def _granted(chain: str, asked: ExchangeRequest, client: Client, snapshot: ExchangeSnapshot, now: float) -> Delegation:
     """Verify what was just signed, as whoever sees it next will."""
     trust, revocations = snapshot.trust(now), snapshot.controls.revocations
-    try:
-        if asked.audience == client.spiffe_id:
-            receipt = Receipt(client.spiffe_id, now)
-            return verify_received_chain(chain, receipt, trust, revocations=revocations).delegation
+    if asked.audience != client.spiffe_id:
         return verified(chain, Presentation(client.spiffe_id, asked.audience, now), trust, revocations)
+    try:
+        return verify_received_chain(chain, Receipt(client.spiffe_id, now), trust, revocations=revocations).delegation
     except Refusal as refusal:
         raise unavailable(f"the policy does not accept what this exchange signs: {refusal.reason}") from None

@@ -164,7 +164,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         held: Made,
         mode: str | None,
         scopes: set[str] | None,
-        is_recipient: bool,  # noqa: FBT001  hypothesis gives values by name
+        is_recipient: bool,  # noqa: FBT001
         data: st.DataObject,
     ) -> Any:
         """Let its recipient, or anybody else, exchange a chain."""
@@ -215,8 +215,10 @@ class ExchangeMachine(RuleBasedStateMachine):
         trust = self.bench.trust
         try:
             if made.is_grant:
-                return verify_received_chain(made.chain, Receipt(audience, NOW), trust).delegation
-            return verify_chain(made.chain, Presentation(holder, audience, NOW), trust)
+                return verify_received_chain(
+                    made.chain, Receipt(audience, NOW), trust, None, self.revocations
+                ).delegation
+            return verify_chain(made.chain, Presentation(holder, audience, NOW), trust, None, self.revocations)
         except Refusal:
             return None
 

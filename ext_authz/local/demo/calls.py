@@ -322,7 +322,7 @@ CALLS = (
          _with_chain(RETRIEVAL, _READ, _one_hop_too_many)),
     Call("for a user, without a key", RETRIEVAL, DATABASE, "read", ALLOWED,
          _without_key(RETRIEVAL, _READ, lambda world: _granted(world, RETRIEVAL), scopes=["read"])),
-    Call("exchange: a chain of somebody else", RETRIEVAL, EXCHANGE, "token.exchange", Answer(400, "invalid_request"),
+    Call("exchange: not its chain", RETRIEVAL, EXCHANGE, "token.exchange", Answer(400, "invalid_request"),
          _exchanged(RETRIEVAL, lambda world: _granted(world, DATABASE))),
     Call("exchange: not granted", EXECUTOR, EXCHANGE, "token.exchange", Answer(403, "not_in_matrix"),
          _exchanged(EXECUTOR, lambda world: _granted(world, RETRIEVAL))),

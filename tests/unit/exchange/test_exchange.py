@@ -348,9 +348,9 @@ async def test_ancestor_revoked_afterwards(bench: Bench, name: str, mode: str) -
     """A link that a checkpoint replaced can be revoked as if it were still there, also by a mark before the exchange."""
     chain = world().two_links()
     issued = (await bench.ask(chain, CRM, MAILER, mode=mode)).chain
-    revocations = revocations_of_an_ancestor(chain)[name]
+    revoked = revocations_of_an_ancestor(chain)[name]
     with pytest.raises(Refusal) as caught:
-        verify_chain(issued, Presentation(CRM, MAILER, NOW), bench.trust, revocations=revocations)
+        verify_chain(issued, Presentation(CRM, MAILER, NOW), bench.trust, revocations=revoked)
     assert Reason.TOKEN_REVOKED is caught.value.reason
 
 
@@ -461,3 +461,12 @@ async def test_fault_inside(bench: Bench) -> None:
     answer = await bench.ask(world().root())
     assert (500, "server_error") == answer.error
     assert "error" == bench.records[0]["exchange.outcome"]
+
+
+async def test_closed_window(tmp_path: Path) -> None:
+    """While calls are closed for everybody, nothing is exchanged."""
+    closed = '---\nkind: TimeWindows\nwindows: {night: {from: "22:00", to: "23:00", timezone: UTC}}\nclosed: [night]\n'
+    with Bench.running(tmp_path, POLICY + closed) as bench:
+        assert (400, "unauthorized_client") == (await bench.ask(world().root())).error
+        bench.clock[0] = NOW + 3600
+        assert (400, "invalid_request") == (await bench.ask(world().root())).error  # expired meanwhile

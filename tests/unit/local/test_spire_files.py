@@ -12,6 +12,7 @@ from ext_authz.identity.spiffe_id import SpiffeId
 SPIRE = Path(__file__).parents[3] / "spire"
 TRUST_DOMAIN = "agents.example.com"
 DEMO_AGENTS = ["planner-agent", "retrieval-agent", "database-agent", "code-executor-agent", "sandbox-agent"]
+DEMO_WORKLOADS = [*DEMO_AGENTS, "token-exchange"]
 
 
 def load(name: str) -> Any:
@@ -19,14 +20,14 @@ def load(name: str) -> Any:
 
 
 def test_entries_name_the_demo_agents() -> None:
-    """Each agent of the demo has one entry, under one node, told apart by the uid of its sidecar."""
+    """Each agent of the demo, and the exchange, has one entry, under one node, told apart by the uid of its sidecar."""
     entries = json.loads(SPIRE.joinpath("entries.json").read_text())["entries"]
     ids = [SpiffeId.parse_workload(entry["spiffe_id"]) for entry in entries]
     uids = {selector["value"] for entry in entries for selector in entry["selectors"]}
-    assert [f"/{agent}" for agent in DEMO_AGENTS] == [spiffe_id.path for spiffe_id in ids]
+    assert [f"/{agent}" for agent in DEMO_WORKLOADS] == [spiffe_id.path for spiffe_id in ids]
     assert {TRUST_DOMAIN} == {spiffe_id.trust_domain for spiffe_id in ids}
     assert {"spiffe://agents.example.com/laptop"} == {entry["parent_id"] for entry in entries}
-    assert len(uids) == len(DEMO_AGENTS)
+    assert len(uids) == len(DEMO_WORKLOADS)
 
 
 @pytest.mark.parametrize("name", ["server.conf", "agent.conf"])
