@@ -1,6 +1,7 @@
 """`ext-authz policy explain`: from flags, from a captured CheckRequest, from a recorded decision."""
 
 import json
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -97,7 +98,8 @@ def test_what_is_printed(tmp_path: Path, name: str) -> None:
     """Every stage with its verdict, the one that decides, the rule, and what would have allowed it."""
     (tmp_path / "policy.yaml").write_text(DELEGATED)
     done = run(*GOLDENS[name]) if name in GOLDENS else run(*DELEGATED_GOLDENS[name], policy=tmp_path)
-    assert (GOLDEN / f"explain-{name}.txt").read_text() == done.stdout
+    printed = re.sub(r"(?<=matrix\.yaml:)\d+", "N", done.stdout)  # lines of the default policy move
+    assert (GOLDEN / f"explain-{name}.txt").read_text() == printed
     assert done.exit_code == (0 if name == "allowed" else NO)
 
 
@@ -107,7 +109,7 @@ def test_stages_behind_the_first_refusal_run() -> None:
     refusing = [stage["stage"] for stage in found["stages"] if stage["verdict"] == "refuses"]
     assert ["policy", "injection"] == refusing
     assert [stage["decides"] for stage in found["stages"] if stage["verdict"] == "refuses"] == [True, False]
-    assert "matrix.yaml:24" == found["rule"]["where"]
+    assert "deny code-executor-agent -> database-agent: * because blast radius" == found["rule"]["text"]
 
 
 def test_stage_without_its_inputs_is_not_run(tmp_path: Path) -> None:
