@@ -32,6 +32,15 @@ from ext_authz.times import format_moment, parse_moment
 _WORDS = "A request in words"
 _CAPTURE = "A captured request"
 _RECORD = "A recorded decision"
+# Flags whose names are not those of the keys that they fill.
+_FLAGS = {
+    ("headers",): "header",
+    ("delegation",): "on-behalf-of",
+    ("delegation", "scopes"): "scope",
+    ("delegation", "hops"): "hops",
+    ("access_token",): "token-for",
+    ("access_token", "scopes"): "token-scope",
+}
 
 
 def explain(
@@ -59,6 +68,12 @@ def explain(
     ] = None,
     scope: Annotated[list[str] | None, typer.Option(help="A scope of that chain.", rich_help_panel=_WORDS)] = None,
     hops: Annotated[int, typer.Option(help="Hops of that chain.", rich_help_panel=_WORDS)] = 1,
+    token_for: Annotated[
+        str | None, typer.Option(metavar="SUBJECT", help="An access token for this user holds.", rich_help_panel=_WORDS)
+    ] = None,
+    token_scope: Annotated[
+        list[str] | None, typer.Option(metavar="SCOPE", help="A scope of that access token.", rich_help_panel=_WORDS)
+    ] = None,
     check_request: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A CheckRequest, binary or JSON.", rich_help_panel=_CAPTURE)
     ] = None,
@@ -85,10 +100,14 @@ def explain(
     """
     words = {"from": caller, "to": target, "action": action, "method": method, "path": path}
     chain = {"on_behalf_of": on_behalf_of, "scopes": scope or [], "hops": hops} if on_behalf_of is not None else None
+    token = {"on_behalf_of": token_for, "scopes": token_scope or []} if token_for is not None else None
     with exit_on_configuration_error():
-        _check_one_source(bool(header or body or chain or any(words.values())), check_request, decision, records)
+        in_words = bool(header or body or chain or token or any(words.values()))
+        _check_one_source(in_words, check_request, decision, records)
         if (scope or hops != 1) and chain is None:
             raise ConfigurationError(["--scope and --hops are those of a chain: say for whom, with --on-behalf-of"])
+        if token_scope and token is None:
+            raise ConfigurationError(["--token-scope is that of an access token: say for whom, with --token-for"])
         documents = load_policy(directory)
         policy = compile_policy(documents)
         moment = read_flag("--at", parse_moment, at) if at is not None else None
@@ -101,7 +120,7 @@ def explain(
             found = _of_record(record, policy)
         else:
             given = {key: value for key, value in words.items() if value is not None}
-            parts = {"headers": _headers(header or ()), "delegation": chain}
+            parts = {"headers": _headers(header or ()), "delegation": chain, "access_token": token}
             request = parse_request({**given, **parts}, _flag)
             problems: list[str] = []
             read = RequestReader(documents, policy, problems).read(request, _flag)
@@ -228,9 +247,8 @@ def _check_one_source(words: bool, check_request: Path | None, decision: str | N
 def _flag(*steps: object) -> str:
     """Name the flag that a key of a request comes from."""
     key, *inside = map(str, steps or ("from, --to, --action",))
-    key = (inside or ["on_behalf_of"])[0] if key == "delegation" else key
-    names = {"headers": "header", "scopes": "scope"}
-    return f"--{names.get(key, key).replace('_', '-')}"
+    named = _FLAGS.get((key, *inside[:1])) or _FLAGS.get((key,), key)
+    return f"--{named}"
 
 
 def _headers(lines: Sequence[str]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from ext_authz.attributes.request import DELEGATION_TOKEN, XFCC
+from ext_authz.attributes.request import AUTHORIZATION, DELEGATION_TOKEN, XFCC
 from ext_authz.documents.loader import PolicyDocuments
 from ext_authz.documents.models import Delegation as DelegationDocument
 from ext_authz.documents.models import SuiteAccessToken, SuiteDelegation, SuiteRequest
@@ -66,6 +66,10 @@ class RequestReader:
         resource = self._party("to", words.to, locate)
         asked = self._asked(words, locate)
         headers = self._headers(words, locate) | dict(asked.headers)
+        if words.access_token and AUTHORIZATION in headers:
+            self._problems.append(
+                f"{locate('access_token')}: write either `access_token`, or the header `authorization`"
+            )
         at = self._moment(words.at or DEFAULT_MOMENT, locate)
         if subject is None or resource is None or len(self._problems) > before:
             return None

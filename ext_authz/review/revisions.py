@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ext_authz.documents.loader import MAX_FILES, SUFFIXES
+from ext_authz.documents.loader import SUFFIXES
 from ext_authz.documents.reader import MAX_FILE_BYTES
 from ext_authz.errors import ConfigurationError
 
+# Files and folders: a policy, and a directory of keys beside it.
+MAX_ENTRIES = 2048
 # Seconds for one git command on a local repository.
 _PATIENCE_SECONDS = 60
 _GIT = ("git", "--no-pager", "--no-replace-objects", "-c", "protocol.allow=never", "-c", "core.fsmonitor=false")
@@ -59,9 +61,10 @@ def revision_directory(spec: str, inside: Path) -> Iterator[Path]:
 
 def _write_tree(spec: str, inside: Path, directory: Path) -> None:
     tree = _git(spec, inside, "rev-parse", "--verify", "--quiet", spec).decode().strip()
-    entries = list(_entries(_git(spec, inside, "ls-tree", "-z", "--long", "--full-tree", tree)))
-    if len(entries) > 2 * MAX_FILES:
-        raise ConfigurationError([f"{spec}: {len(entries)} files, at most {2 * MAX_FILES} are read"])
+    listed = _git(spec, inside, "ls-tree", "-z", "-r", "-t", "--long", "--full-tree", tree)
+    entries = [entry for entry in _entries(listed) if entry.name.count("/") <= 1]  # keys may stand one folder below
+    if len(entries) > MAX_ENTRIES:
+        raise ConfigurationError([f"{spec}: {len(entries)} files, at most {MAX_ENTRIES} are read"])
     for entry in entries:
         path = directory / entry.name
         if entry.kind in _TREES:
