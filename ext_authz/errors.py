@@ -3,6 +3,7 @@
     ExtAuthzError
     ├── NotAllowed
     │   ├── Refusal           the caller is at fault: a 4xx `deny`
+    │   │   └── RateExceeded  it calls too often: a 429 that says when to try again
     │   └── Undecided         we are at fault: a 503 `error`
     └── ConfigurationError    the operator or policy author is at fault: nothing is served with it
         ├── PolicyError
@@ -89,6 +90,7 @@ class Reason(StrEnum):
     BODY_MISSING = "body_missing"
     BODY_PARTIAL = "body_partial"
     BODY_TOO_LARGE = "body_too_large"
+    RATE_EXCEEDED = "rate_exceeded"
     INTERNAL_ERROR = "internal_error"
     KEYS_UNAVAILABLE = "keys_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
@@ -119,6 +121,10 @@ def _bad_request(sentence: str) -> Meaning:
 
 def _bad_body(http_status: int, sentence: str) -> Meaning:
     return Meaning(Outcome.DENY, http_status, RpcCode.OUT_OF_RANGE, sentence)
+
+
+def _too_often(sentence: str) -> Meaning:
+    return Meaning(Outcome.DENY, 429, RpcCode.RESOURCE_EXHAUSTED, sentence)
 
 
 def _error(sentence: str) -> Meaning:
@@ -165,6 +171,7 @@ MEANINGS = {
     Reason.BODY_MISSING: _bad_body(411, "the body did not reach the authorization server; send content-length: 0 with an empty body"),
     Reason.BODY_PARTIAL: _bad_body(413, "the body reached the authorization server cut short"),
     Reason.BODY_TOO_LARGE: _bad_body(413, "the body is larger than the authorization server reads"),
+    Reason.RATE_EXCEEDED: _too_often("more calls than the rate of this call allows; try again after the seconds in retry-after"),
     Reason.INTERNAL_ERROR: _error("the authorization server failed; nothing was decided"),
     Reason.KEYS_UNAVAILABLE: _error("a delegation token came and cannot be verified here; send none"),
     Reason.AUDIT_UNAVAILABLE: _error("the decision could not be recorded, so it was withdrawn"),
@@ -181,6 +188,8 @@ class ExtAuthzError(Exception):
 class NotAllowed(ExtAuthzError):
     """A stage ends the decision; `reason` says how, `detail` tells people more."""
 
+    retry_after_seconds = 0  # 0: trying again is no cure
+
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason = reason
@@ -189,6 +198,14 @@ class NotAllowed(ExtAuthzError):
 
 class Refusal(NotAllowed):
     """The caller is at fault: a 4xx `deny`."""
+
+
+class RateExceeded(Refusal):
+    """The caller calls too often; the same call may pass in `wait_ns` nanoseconds."""
+
+    def __init__(self, wait_ns: int, detail: str = "") -> None:
+        super().__init__(Reason.RATE_EXCEEDED, detail)
+        self.retry_after_seconds = max(1, -(-wait_ns // 1_000_000_000))
 
 
 class Undecided(NotAllowed):

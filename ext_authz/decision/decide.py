@@ -5,13 +5,14 @@
 3. It returns a decision for every input; nothing escapes it. What fails inside is `internal_error`, never an allow.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ext_authz.action.registry import Action
 from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, TARGET_RESOURCE, Attributes
 from ext_authz.decision.controls import NO_CONTROLS, Controls
 from ext_authz.decision.model import Decision
+from ext_authz.decision.rates import admit, admit_tokens
 from ext_authz.decision.screening import scan_request
 from ext_authz.decision.stopwatch import Stopwatch
 from ext_authz.errors import NotAllowed, Reason, Refusal, Undecided
@@ -20,10 +21,11 @@ from ext_authz.identity.identify import Identifier, Identity
 from ext_authz.identity.names import Names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Finding, Screen
+from ext_authz.limits.limiter import Limiter
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.constraints import Facts, all_satisfied, satisfied
 from ext_authz.policy.request import AuthorizationRequest, Context
-from ext_authz.policy.verdict import Rule
+from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.chain import Delegation
 
 DIRECTION_EXTENSION = "direction"
@@ -39,6 +41,7 @@ class Snapshot:
     identifier: Identifier
     screen: Screen
     controls: Controls = NO_CONTROLS
+    limiter: Limiter = field(default_factory=Limiter)  # stays the same when policy or controls are replaced
 
 
 class Call(NamedTuple):
@@ -58,6 +61,7 @@ class _Facts(NamedTuple):
     rule: Rule | None = None
     delegation: Delegation | None = None
     findings: tuple[Finding, ...] = ()
+    choices: tuple[Grant, ...] = ()
 
     def are_sound(self) -> bool:
         """Whether a failing stage left what it should have: answer and record are made of these."""
@@ -74,9 +78,12 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     policy, split = snapshot.policy, call.stopwatch.split
     identity = action = rule = delegation = None
     findings: tuple[Finding, ...] = ()
+    choices: tuple[Grant, ...] = ()
     ending: Exception | None = None
     try:
         _check_direction(attributes)
+        if policy.limits is not None:
+            admit(attributes.principal, policy, snapshot.limiter, call.stopwatch.started_ns)
         identity = snapshot.identifier.identify(attributes, call.now)
         split("identity")
         snapshot.controls.check_caller(identity.subject, call.now)
@@ -91,9 +98,13 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         split("policy")
         if reason is not Reason.ALLOWED:
             raise Refusal(reason)
-        delegation = _verify_delegation(attributes, identity, snapshot, call.now)
+        delegation = _verify_delegation(attributes, identity, snapshot, call)
         split("tokens")
-        rule = satisfied(grants, Facts(request, action.scope, delegation)).rule
+        given = Facts(request, action.scope, delegation)
+        grant = satisfied(grants, given)
+        rule = grant.rule
+        if grant.rate is not None:
+            choices = all_satisfied(grants, given)
         split("constraints")
         findings = scan_request(snapshot.screen, attributes, action)
         split("injection")
@@ -103,7 +114,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
             raise Refusal(Reason.INJECTION_DETECTED)
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    facts = _Facts(identity, action, rule, delegation, findings)
+    facts = _Facts(identity, action, rule, delegation, findings, choices)
     return _decision(attributes, facts, snapshot, call, ending)
 
 
@@ -116,9 +127,9 @@ def _decision(
     attributes: Attributes, facts: _Facts, snapshot: Snapshot, call: Call, ending: Exception | None
 ) -> Decision:
     """Turn the way in which the stages ended into a decision."""
-    reason, detail, fault = Reason.ALLOWED, "", ""
+    reason, detail, fault, retry_after_seconds = Reason.ALLOWED, "", "", 0
     if isinstance(ending, NotAllowed):
-        reason, detail = ending.reason, ending.detail
+        reason, detail, retry_after_seconds = ending.reason, ending.detail, ending.retry_after_seconds
     elif ending is not None:
         reason, fault = Reason.INTERNAL_ERROR, place_of(ending)
         facts = facts if facts.are_sound() else _NO_FACTS
@@ -137,6 +148,8 @@ def _decision(
         durations_ns=tuple(call.stopwatch.durations_ns),
         elapsed_ns=call.stopwatch.elapsed_ns,
         fault=fault,
+        choices=facts.choices,
+        retry_after_seconds=retry_after_seconds,
     )
 
 
@@ -172,13 +185,14 @@ def _check_target(attributes: Attributes, identity: Identity, names: Names) -> N
         raise Refusal(Reason.RESOURCE_MISMATCH)
 
 
-def _verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, now: float) -> Delegation | None:
+def _verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, call: Call) -> Delegation | None:
     """Verify the chain that the request carries: one that cannot be verified is never ignored."""
     if DELEGATION_TOKEN not in attributes.headers:
         return None
     if snapshot.policy.delegation is None:
         raise Undecided(Reason.KEYS_UNAVAILABLE)
-    controls = snapshot.controls
+    controls, now = snapshot.controls, call.now
+    admit_tokens(identity.subject, snapshot.policy, snapshot.limiter, call.stopwatch.started_ns)
     controls.check_freshness(now)
     delegation = snapshot.policy.delegation.verifier.verify(attributes, identity, now, controls.revocations)
     controls.check_delegation(delegation, now)

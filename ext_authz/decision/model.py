@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from ext_authz.action.registry import Action
 from ext_authz.attributes.request import Attributes
-from ext_authz.errors import Meaning, Reason
+from ext_authz.errors import Meaning, NotAllowed, Reason
 from ext_authz.identity.identify import Identity
 from ext_authz.injection.screen import Finding
-from ext_authz.policy.verdict import Rule
+from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.chain import Delegation
 
 
@@ -28,12 +28,20 @@ class Decision(NamedTuple):
     durations_ns: tuple[tuple[str, int], ...]  # each finished stage, nanoseconds since the one before
     elapsed_ns: int  # from the call to the decision, the stage that refused included
     fault: str  # what failed inside when the reason is internal_error: type and place, never values
+    choices: tuple[Grant, ...] = ()  # the satisfied grants, where calls are counted: one with room allows
+    retry_after_seconds: int = 0  # of a refusal that ends by itself
 
     @property
     def meaning(self) -> Meaning:
         """Outcome, statuses and sentence of the reason."""
         return self.reason.meaning
 
+    def refused(self, refusal: NotAllowed) -> "Decision":
+        """Return this decision as something after it refused it."""
+        overruled = self.overruled(refusal.reason, refusal.detail)
+        return overruled._replace(retry_after_seconds=refusal.retry_after_seconds)
+
     def overruled(self, reason: Reason, detail: str = "", fault: str = "") -> "Decision":
         """Return this decision with another outcome, for what fails after it was made."""
-        return self._replace(reason=reason, detail=detail or reason.meaning.sentence, fault=fault)
+        detail = detail or reason.meaning.sentence
+        return self._replace(reason=reason, detail=detail, fault=fault, retry_after_seconds=0)

@@ -28,6 +28,11 @@ class Stopwatch:
             raise Undecided(Reason.DEADLINE, f"the time for this decision ran out after stage {stage}")
 
     @property
+    def started_ns(self) -> int:
+        """When the decision began, on the clock of this stopwatch."""
+        return self._started_ns
+
+    @property
     def elapsed_ns(self) -> int:
         """Nanoseconds since the start, those of a stage that did not come to its end included."""
         return self._clock() - self._started_ns

@@ -26,11 +26,14 @@ HttpRoute = Annotated[str, StringConstraints(pattern=HTTP_ROUTE_PATTERN, max_len
 SCOPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 # A span of time: 30m, 90s, 1h.
 DURATION_PATTERN = r"^[1-9][0-9]{0,5}[smh]$"
+# So many calls a second, minute or hour: 10/min.
+RATE_PATTERN = r"^[1-9][0-9]{0,5}/(?:s|min|h)$"
 # On whose behalf an issuer may start chains: a whole `sub`, or its beginning and a star.
 SUBJECTS_PATTERN = r"^[!-)+-~]*\*?$"
 
 Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN)]
 Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN)]
+RateText = Annotated[str, StringConstraints(pattern=RATE_PATTERN)]
 DelegationMode = Literal["required", "optional", "forbidden"]
 
 
@@ -47,6 +50,7 @@ class Cell(Model):
     delegation: DelegationMode | None = None  # absent: what the Delegation document says
     scopes: list[Scope] = []  # needed in the chain beside the action's own
     max_hops: Annotated[int, Field(ge=1, le=6)] | None = None  # workload-to-workload calls in the chain
+    rate: RateText | None = None  # of each subject; absent: no limit
 
 
 def _long_form(cell: Any) -> Any:
@@ -120,10 +124,21 @@ class Delegation(Model):
     bundles: dict[str, str] = {}  # trust domain -> PEM certificates, a file beside the documents or an absolute path
 
 
-PolicyModel = PermissionMatrix | ActionRegistry | Delegation
+class Limits(Model):
+    """How often callers may call."""
 
-POLICY_KINDS: dict[str, type[PermissionMatrix] | type[ActionRegistry] | type[Delegation]] = {
+    kind: Literal["Limits"]
+    version: Literal[1] = 1
+    callers: dict[Name, RateText] = {}  # allowed calls of each; `default` for those without a line
+    unknown_callers: RateText | None = None  # requests of each caller without any grant
+    failed_verifications: RateText | None = None  # tokens of each caller that did not hold
+
+
+PolicyModel = PermissionMatrix | ActionRegistry | Delegation | Limits
+
+POLICY_KINDS: dict[str, type[PolicyModel]] = {
     "Delegation": Delegation,
+    "Limits": Limits,
     "PermissionMatrix": PermissionMatrix,
     "ActionRegistry": ActionRegistry,
 }
@@ -134,7 +149,6 @@ PLANNED_KINDS = frozenset(
         "EgressAllowlist",
         "IdentityProviders",
         "InjectionGuard",
-        "Limits",
         "TestSuite",
         "TimeWindows",
         "TrustDomains",
@@ -142,7 +156,7 @@ PLANNED_KINDS = frozenset(
 )
 PLANNED_KEYS = frozenset(
     {
-        *("access_token", "during", "not_during", "rate", "when"),  # of a cell
+        *("access_token", "during", "not_during", "when"),  # of a cell
         *("invariants", "mode"),  # of a document
         *("a2a", "budget", "endpoints", "grpc", "mcp", "presets"),  # of an ActionRegistry
     }

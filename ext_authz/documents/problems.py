@@ -15,6 +15,7 @@ from ext_authz.documents.models import (
     DURATION_PATTERN,
     HTTP_ROUTE_PATTERN,
     PLANNED_KEYS,
+    RATE_PATTERN,
     SCOPE_PATTERN,
     SUBJECTS_PATTERN,
 )
@@ -39,6 +40,7 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("actions", _ANY): "a mapping with `http` or `asserted`",
     ("actions", _ANY, "http"): "a list of routes, such as [GET /records/{id}]",
     ("actions", _ANY, "resources"): "a list of names",
+    ("callers",): "a mapping from callers to rates",
     ("root_issuers",): "a list of names, or of mappings with `id`",
     ("root_issuers", _ANY): "a name, or a mapping with `id`",
     ("root_issuers", _ANY, "scopes"): "a list of scopes",
@@ -55,6 +57,7 @@ _FORMS = {
     HTTP_ROUTE_PATTERN: "is not a route: expected METHOD /path, such as GET /records/{id}",
     SCOPE_PATTERN: "is not a scope: letters, digits, dot, dash, underscore, colon and slash, at most 128, a letter or digit first",
     DURATION_PATTERN: "is not a span of time: expected a number and s, m or h, such as 30m",
+    RATE_PATTERN: "is not a rate: expected a number of calls, a slash and s, min or h, such as 10/min",
     SUBJECTS_PATTERN: "is not a subject: printable ASCII without spaces, and `*` at the end only",
 }
 

@@ -14,6 +14,8 @@ from ext_authz.errors import PolicyError
 from ext_authz.identity.names import Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
+from ext_authz.policy.limits import CallLimits, compile_limits
+from ext_authz.policy.rates import CellRate, Rate
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.keys import KeySet, KeySource
@@ -32,6 +34,7 @@ class Policy:
     matrix: Matrix
     delegation: DelegationPolicy | None  # None: no chain can be verified
     digest: str  # SHA-256 of the files, hexadecimal
+    limits: CallLimits | None = None  # None: only cells limit how often
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
@@ -63,13 +66,14 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     matrix = _MatrixCompiler(names, registry, usual, problems)
     for source in documents.of(PermissionMatrix):
         matrix.add(source)
+    compiled = Matrix({key: tuple(found) for key, found in matrix.grants.items()}, matrix.denials)
+    limits = compile_limits(documents, names, compiled, problems)
     if problems:
         raise PolicyError(problems)
-    grants = {key: tuple(found) for key, found in matrix.grants.items()}
     digest = documents.digest
     if delegation is not None:
         digest = hashlib.sha256(f"{digest} {delegation.digest}".encode()).hexdigest()
-    return Policy(names, registry, Matrix(grants, matrix.denials), delegation, digest)
+    return Policy(names, registry, compiled, delegation, digest, limits)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
@@ -143,12 +147,13 @@ class _MatrixCompiler:
         steps = ("matrix", *cell_name)
         resource = self._resolve(cell_name[1], source.locate_key(*steps))
         where = source.rule_place(*steps)
+        rate = _cell_rate(cell_name, cell)
         for index, action in enumerate(cell.actions):
             # The place of a short cell's action, else of the long form's.
             place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
             self._check_action(action, f"{source.path}:{place.line}:{place.column}")
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
-            grant = Grant(rule, cell.delegation or self._usual, frozenset(cell.scopes), cell.max_hops)
+            grant = Grant(rule, cell.delegation or self._usual, frozenset(cell.scopes), cell.max_hops, rate)
             for subject in subjects:
                 if resource is not None:
                     self.grants.setdefault((subject.uri, resource.uri, action), []).append(grant)
@@ -171,3 +176,10 @@ class _MatrixCompiler:
         if action not in self._registry.actions:
             known = self._registry.actions
             self._problems.append(f"{here}: unknown action {quoted(action)}{suggestion(action, known)}")
+
+
+def _cell_rate(cell_name: tuple[str, str], cell: Cell) -> CellRate | None:
+    if cell.rate is None:
+        return None
+    actions = ", ".join(sorted(cell.actions))
+    return CellRate(f"{cell_name[0]} -> {cell_name[1]}: {actions}: {cell.rate}", Rate.parse(cell.rate))

@@ -32,6 +32,11 @@ def satisfied(grants: Sequence[Grant], facts: Facts) -> Grant:
     raise Refusal(reasons[0])
 
 
+def all_satisfied(grants: Sequence[Grant], facts: Facts) -> tuple[Grant, ...]:
+    """Return every grant that the facts satisfy: where one counts calls and is used up, another may allow."""
+    return tuple(grant for grant in grants if _unmet(grant, facts) is None)
+
+
 def _unmet(grant: Grant, facts: Facts) -> Reason | None:
     return _unmet_by_delegation(grant, facts.scope, facts.delegation)
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ext_authz.documents.models import DelegationMode
 from ext_authz.errors import Reason
+from ext_authz.policy.rates import CellRate
 
 
 class Rule(NamedTuple):
@@ -20,6 +21,7 @@ class Grant(NamedTuple):
     delegation: DelegationMode
     scopes: frozenset[str]  # beside the action's own
     max_hops: int | None
+    rate: CellRate | None = None  # None: as often as it likes
 
 
 class Verdict(NamedTuple):

@@ -27,6 +27,7 @@ LINE = (
     {"tokens"},
     {"policy"},
     {"injection"},
+    {"limits"},
     {"decision"},
     {"response", "audit"},
     {"authorizer"},

@@ -56,6 +56,7 @@ STATUSES = {
     "body_missing": ("deny", 411, 11),
     "body_partial": ("deny", 413, 11),
     "body_too_large": ("deny", 413, 11),
+    "rate_exceeded": ("deny", 429, 8),
     "internal_error": ("error", 503, 14),
     "keys_unavailable": ("error", 503, 14),
     "audit_unavailable": ("error", 503, 14),

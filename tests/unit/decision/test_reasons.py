@@ -9,6 +9,7 @@ from support.authorizers import KeptRecords, answer, default_snapshot, new_autho
 from support.check_requests import CERTIFICATE_SHA256, QUESTION, Question, agent
 from support.delegated_policies import calling, delegated_snapshot
 from support.delegations import CRM, EVIL, MAILER, NOW, PLANNER, RETRIEVER, SESSION, World, forged, world
+from support.limited_policies import Limited, limited_policy
 
 from ext_authz.authorizer import Authorizer
 from ext_authz.decision.controls import Controls
@@ -108,11 +109,20 @@ DELEGATED: list[tuple[Reason, Callable[[World], Question], Controls]] = [
     (Reason.ALLOWED, lambda _: calling(None, PLANNER, CRM), Controls(fresh_until=NOW - 1)),
     (Reason.STORE_UNAVAILABLE, lambda w: calling(w.root(once=True)), Controls()),
 ]  # fmt: skip
+
+
+def _second_call() -> bytes:
+    limited = Limited(limited_policy("  planner-agent: {retrieval-agent: {actions: [search], rate: 1/min}}"))
+    limited.ask(QUESTION)
+    return limited.answer(QUESTION).SerializeToString()
+
+
 ELSEWHERE: dict[Reason, Callable[[], bytes]] = {
     Reason.INTERNAL_ERROR: lambda: new_authorizer(_broken())[0].check(QUESTION.serialized()),
     Reason.AUDIT_UNAVAILABLE: lambda: Authorizer(default_snapshot(), KeptRecords(refusing=True)).check(
         QUESTION.serialized()
     ),
+    Reason.RATE_EXCEEDED: _second_call,
     Reason.DEADLINE: lambda: new_authorizer()[0].check(QUESTION.serialized(), remaining_seconds=0),
 }
 
