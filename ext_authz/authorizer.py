@@ -24,6 +24,7 @@ from ext_authz.errors import NotAllowed, Outcome, Reason
 from ext_authz.faults import place_of
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.response import emergency_response, to_check_response
+from ext_authz.tally import Tally
 
 # Seconds that effects may take when the caller sent no deadline: Envoy's own default for a check.
 DEFAULT_EFFECT_SECONDS = 0.2
@@ -59,6 +60,7 @@ class Authorizer:
     ) -> None:
         self.snapshot = snapshot
         self.effects = effects
+        self.tally = Tally()
         self._recorder = recorder
         self._max_body_bytes = max_body_bytes
         self._clock = clock
@@ -76,7 +78,7 @@ class Authorizer:
             decision = self._decide(data, snapshot, call)
             return self._conclude(charge(decision, snapshot.policy, snapshot.limiter, call.stopwatch.started_ns))
         except Exception as error:  # noqa: BLE001  rule 1
-            return _answer_without_decision(error)
+            return self._answer_without_decision(error)
 
     async def check_with_effects(
         self, data: bytes, remaining_seconds: float | None = None, peer: SpiffeId | None = None
@@ -92,7 +94,13 @@ class Authorizer:
                 decision = await self._apply_or_record(decision, remaining_seconds)
             return self._conclude(charge(decision, policy, limiter, started_ns))
         except Exception as error:  # noqa: BLE001  rule 1
-            return _answer_without_decision(error)
+            return self._answer_without_decision(error)
+
+    def _answer_without_decision(self, error: Exception) -> bytes:
+        """Deny where no decision could be made at all: without a clock or a snapshot there is nothing to record."""
+        self.tally.unanswered += 1
+        _LOG.error("a check failed outside of its stages: %s", place_of(error))
+        return emergency_response()
 
     def _call(self, remaining_seconds: float | None, peer: SpiffeId | None) -> Call:
         deadline_ns = None if remaining_seconds is None else self._timer() + int(remaining_seconds * 1e9)
@@ -137,7 +145,10 @@ class Authorizer:
             response = emergency_response()
         if decision.fault:
             _LOG.error("decision %s failed inside: %s", decision.decision_id, decision.fault)
-        return response if self._recorded(decision) else self._withdrawn(decision)
+        if not self._recorded(decision):
+            return self._withdrawn(decision)
+        self.tally.count(decision.reason, decision.elapsed_ns)
+        return response
 
     def _recorded(self, decision: Decision) -> bool:
         try:
@@ -147,16 +158,11 @@ class Authorizer:
             return False
 
     def _withdrawn(self, decision: Decision) -> bytes:
+        self.tally.count(Reason.AUDIT_UNAVAILABLE, decision.elapsed_ns)
         try:
             return to_check_response(decision.overruled(Reason.AUDIT_UNAVAILABLE))
         except Exception:  # noqa: BLE001  rule 1
             return emergency_response()
-
-
-def _answer_without_decision(error: Exception) -> bytes:
-    """Deny where no decision could be made at all: without a clock or a snapshot there is nothing to record."""
-    _LOG.error("a check failed outside of its stages: %s", place_of(error))
-    return emergency_response()
 
 
 def _random_ids() -> Iterator[str]:

@@ -19,7 +19,7 @@ _SERVICE_HOST = "SERVICE_HOST"
 # Bytes of a unix socket's path: sun_path holds 108 with the closing NUL on Linux, 104 on macOS.
 MAX_SOCKET_PATH_BYTES = 103
 # Settings that are checked together.
-_TRANSPORT = frozenset({"listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure"})
+_TRANSPORT = frozenset({"listen", "metrics_listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure"})
 
 
 class Settings(BaseModel):
@@ -53,6 +53,7 @@ class Settings(BaseModel):
     control_store: Path | None = None  # revocations, quarantine and one-time chains; absent: none of them
     max_control_age_seconds: Annotated[float, Field(ge=1, le=3600)] = 60  # past it, chains are refused
 
+    metrics_listen: str | None = None  # HOST:PORT for Prometheus; absent: no metrics
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     watch: bool = True  # reload the policy when its files change
@@ -69,12 +70,15 @@ class Settings(BaseModel):
             if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
                 raise ValueError(f"the path of a unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
             return listen
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-            raise ValueError("expected unix:/path or HOST:PORT")
-        if ":" in host and not (host.startswith("[") and host.endswith("]")):
-            raise ValueError("expected unix:/path or HOST:PORT, an IPv6 address in brackets: [::1]:9001")
+        _check_host_and_port(listen, "unix:/path or HOST:PORT")
         return listen
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _check_metrics_listen(cls, metrics_listen: str | None) -> str | None:
+        if metrics_listen is not None:
+            _check_host_and_port(metrics_listen, "HOST:PORT")
+        return metrics_listen
 
     @model_validator(mode="after")
     def _check_transport(self) -> "Settings":
@@ -92,12 +96,26 @@ class Settings(BaseModel):
             yield "TLS is for TCP: a unix socket is protected by its permissions"
         if not (self.insecure or self.tls_certificate or self.is_local):
             yield f"`{self.listen}` is open to the network without TLS: set tls_certificate and tls_key, or `insecure: true`"
+        if self.metrics_listen is not None and not (self.insecure or _is_loopback(self.metrics_listen)):
+            yield f"`{self.metrics_listen}` shows metrics to the network: listen on loopback, or set `insecure: true`"
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine can connect."""
-        host = self.listen.rpartition(":")[0].strip("[]")
-        return self.listen.startswith(UNIX_PREFIX) or host in {"localhost", "::1"} or _is_loopback_ipv4(host)
+        return self.listen.startswith(UNIX_PREFIX) or _is_loopback(self.listen)
+
+
+def _check_host_and_port(address: str, expected: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"expected {expected}")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"expected {expected}, an IPv6 address in brackets: [::1]:9001")
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host in {"localhost", "::1"} or _is_loopback_ipv4(host)
 
 
 def _is_loopback_ipv4(host: str) -> bool:

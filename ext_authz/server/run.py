@@ -4,12 +4,13 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from ext_authz.audit.event import Announcer
 from ext_authz.audit.jsonlines import JsonLinesSink
 from ext_authz.audit.spans import otlp_sink
 from ext_authz.audit.writer import AuditWriter, Sink
@@ -24,6 +25,7 @@ from ext_authz.policy.compile import load
 from ext_authz.server.controls import following_store
 from ext_authz.server.listener import listening
 from ext_authz.server.memory import settle_memory
+from ext_authz.server.metrics import ServerMetrics, serving_metrics
 from ext_authz.server.reload import PolicyReloader
 from ext_authz.server.service import SERVICE_NAME, authorization_handler
 from ext_authz.settings import Settings
@@ -32,6 +34,8 @@ from ext_authz.settings import Settings
 MAX_ENVELOPE_BYTES = 256 * 1024
 # Checks on one connection at a time; a sidecar that needs more opens another.
 MAX_STREAMS_PER_CONNECTION = 1024
+# The name by which grpc.health.v1 says whether the active policy is what its directory says.
+POLICY_HEALTH = "ext_authz.policy"
 # Seconds for writing the audit records that wait at the end; with the drain this stays under Kubernetes' usual limits.
 AUDIT_CLOSE_SECONDS = 3
 
@@ -55,27 +59,33 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda _: N
         authorizer = Authorizer(snapshot, recorder, max_body_bytes=settings.max_body_bytes)
         async with following_store(settings.control_store, settings.max_control_age_seconds, authorizer):
             settle_memory()
-            await _serve(settings, authorizer, started)
+            await _serve(settings, authorizer, recorder, started)
     finally:
         await asyncio.to_thread(recorder.close, AUDIT_CLOSE_SECONDS)
     _LOG.info("stopped")
 
 
-async def _serve(settings: Settings, authorizer: Authorizer, started: Callable[[str], None]) -> None:
+async def _serve(
+    settings: Settings, authorizer: Authorizer, recorder: AuditWriter, started: Callable[[str], None]
+) -> None:
     server = grpc_server(settings)
     server.add_generic_rpc_handlers(
         (authorization_handler(authorizer, authenticates_peers=settings.tls_client_ca is not None),)
     )
     health_servicer = await _add_health(server)
-    reloader = PolicyReloader(settings.policies, authorizer)
+    announcer = Announcer(recorder.offer)
+    reloader = PolicyReloader(settings.policies, authorizer, announcer, _policy_health(health_servicer))
+    metrics = ServerMetrics(settings, authorizer, recorder, reloader)
     stopping = _stop_on_signals()
-    with listening(server, settings) as address:
+    with serving_metrics(settings.metrics_listen, metrics) as metrics_address, listening(server, settings) as address:
         await server.start()
         async with asyncio.TaskGroup() as background:
             _reload_on_hangup(background, reloader)
             watching = background.create_task(reloader.watch()) if settings.watch else None
             policy = authorizer.snapshot.policy
             _LOG.info("listening on %s: %d grants, digest %s", address, policy.grant_count, policy.digest[:12])
+            if metrics_address is not None:
+                _LOG.info("metrics on http://%s/metrics", metrics_address)
             started(address)
             await stopping.wait()
             _LOG.info("draining")
@@ -100,10 +110,16 @@ def grpc_server(settings: Settings) -> grpc.aio.Server:
 async def _add_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    for name in ("", SERVICE_NAME):
+    for name in ("", SERVICE_NAME, POLICY_HEALTH):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return servicer
+
+
+def _policy_health(servicer: health.aio.HealthServicer) -> Callable[[bool], Awaitable[None]]:
+    """Return what shows in health details whether the active policy is what its directory says."""
+    statuses = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
+    return lambda is_current: servicer.set(POLICY_HEALTH, statuses[is_current])
 
 
 def _stop_on_signals() -> asyncio.Event:

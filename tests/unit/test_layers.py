@@ -19,7 +19,7 @@ PACKAGE = "ext_authz"
 LINE = (
     {"__init__"},
     {"errors", "memo", "faults"},
-    {"settings", "pb"},
+    {"settings", "pb", "tally"},
     {"documents"},
     {"attributes"},
     {"identity"},
@@ -59,6 +59,7 @@ THIRD_PARTY = {
     "hyperscan": {"injection"},
     "jose": {"tokens", "client", "local"},
     "opentelemetry": {"audit"},
+    "prometheus_client": {"server"},
     "pydantic": {"documents", "settings"},
     "re2": {"injection"},
     "rich": {"cli"},
