@@ -19,6 +19,8 @@ from ext_authz.audit.record import AuditRecord, to_record
 from ext_authz.decision.decide import Call, Snapshot, decide, refuse
 from ext_authz.decision.model import Decision
 from ext_authz.decision.rates import charge, has_room
+from ext_authz.decision.seen import Seen
+from ext_authz.decision.shadow import Shadow
 from ext_authz.decision.stopwatch import Stopwatch
 from ext_authz.errors import NotAllowed, Outcome, Reason
 from ext_authz.faults import place_of
@@ -61,6 +63,7 @@ class Authorizer:
         self.snapshot = snapshot
         self.effects = effects
         self.tally = Tally()
+        self.shadow: Shadow | None = None
         self._recorder = recorder
         self._max_body_bytes = max_body_bytes
         self._clock = clock
@@ -104,7 +107,8 @@ class Authorizer:
 
     def _call(self, remaining_seconds: float | None, peer: SpiffeId | None) -> Call:
         deadline_ns = None if remaining_seconds is None else self._timer() + int(remaining_seconds * 1e9)
-        return Call(next(self._decision_ids), self._clock(), Stopwatch(self._timer, deadline_ns), peer)
+        seen = None if self.shadow is None else Seen()
+        return Call(next(self._decision_ids), self._clock(), Stopwatch(self._timer, deadline_ns), peer, seen)
 
     def _decide(self, data: bytes, snapshot: Snapshot, call: Call) -> Decision:
         stopwatch = call.stopwatch
@@ -113,7 +117,8 @@ class Authorizer:
             stopwatch.split("attributes")
         except Exception as error:  # noqa: BLE001  rule 1
             return refuse(salvage_attributes(data), snapshot, call, error)
-        return decide(attributes, snapshot, call)
+        decision = decide(attributes, snapshot, call)
+        return decision if self.shadow is None else self.shadow.compared(decision, snapshot, call)
 
     async def _apply_or_record(self, decision: Decision, remaining_seconds: float | None) -> Decision:
         """Run the effects; a caller that gives up meanwhile leaves a record all the same."""

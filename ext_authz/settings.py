@@ -37,6 +37,8 @@ class Settings(BaseModel):
     )
     insecure: bool = False  # allows TCP without TLS on other addresses than loopback
 
+    shadow: Path | None = None  # policy documents that are compared with `policies`, without any effect
+
     xfcc_mode: Literal["sanitize", "sanitize_set", "append_forward", "forward_only", "always_forward_only"] = (
         "sanitize_set"
     )

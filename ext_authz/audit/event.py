@@ -32,6 +32,7 @@ class EventType(StrEnum):
     """Every type of event. A released name keeps its meaning."""
 
     POLICY_RELOAD_FAILED = "policy_reload_failed"
+    SHADOW_POLICY_FAILED = "shadow_policy_failed"
 
 
 class Event(NamedTuple):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ext_authz.attributes.request import AGENT_ACTION, REQUEST_ID, TRACEPARENT
-from ext_authz.decision.model import Decision
+from ext_authz.decision.model import Decision, ShadowVerdict
 from ext_authz.documents.models import ACTION_NAME_PATTERN
 from ext_authz.errors import Outcome, Reason
 from ext_authz.faults import place_of
@@ -58,6 +58,7 @@ class AuditRecord(NamedTuple):
     fault: str
     traceparent: str
     request_id: str
+    shadow: ShadowVerdict | None = None  # what the shadow policy says, where that differs
 
     def attributes(self) -> dict[str, Value]:
         """Return the record as span attributes; empty ones are left out.
@@ -113,6 +114,12 @@ class AuditRecord(NamedTuple):
             yield "security.alert_type", TAMPERED_TOKEN
         yield "ext_authz.findings", tuple(f"{finding.rule}@{finding.place}" for finding in self.findings)
         yield "ext_authz.policy_digest", self.policy_digest
+        if self.shadow:
+            would_allow = self.shadow.reason.meaning.outcome is Outcome.ALLOW
+            yield "ext_authz.shadow_decision", "allow" if would_allow else "deny"
+            yield "ext_authz.shadow_reason", self.shadow.reason.value
+            yield "ext_authz.shadow_rule", self.shadow.rule.where if self.shadow.rule else ""
+            yield "ext_authz.shadow_digest", self.shadow.policy_digest
         yield "ext_authz.fault", self.fault
         for stage, duration_ns in self.durations_ns:
             yield f"ext_authz.duration_us.{stage}", round(duration_ns / 1000)
@@ -145,6 +152,7 @@ def to_record(decision: Decision) -> AuditRecord:
         fault=decision.fault,
         traceparent=headers.get(TRACEPARENT, "")[:MAX_CORRELATION_CHARACTERS],
         request_id=headers.get(REQUEST_ID, "")[:MAX_CORRELATION_CHARACTERS],
+        shadow=decision.shadow,
     )
 
 

@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from ext_authz.cli.exits import exit_on_configuration_error
+from ext_authz.cli.shadow_report import shadow_report
 from ext_authz.policy.compile import load
 
 app = typer.Typer(help="Check policy documents.", no_args_is_help=True)
+app.command()(shadow_report)
 
 
 @app.callback()

@@ -14,6 +14,7 @@ from ext_authz.decision.controls import NO_CONTROLS, Controls
 from ext_authz.decision.model import Decision
 from ext_authz.decision.rates import admit, admit_tokens
 from ext_authz.decision.screening import scan_request
+from ext_authz.decision.seen import Seen
 from ext_authz.decision.stopwatch import Stopwatch
 from ext_authz.errors import NotAllowed, Reason, Refusal, Undecided
 from ext_authz.faults import place_of
@@ -51,6 +52,7 @@ class Call(NamedTuple):
     now: float  # seconds since 1970
     stopwatch: Stopwatch
     peer: SpiffeId | None = None  # the sidecar that asks, where the transport proves its identity
+    seen: Seen | None = None  # what costly stages came to, where another policy looks at the same request
 
 
 class _Facts(NamedTuple):
@@ -75,6 +77,22 @@ _NO_FACTS = _Facts()
 
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     """Decide one request. Never raises."""
+    facts, ending = _run_stages(attributes, snapshot, call)
+    return _decision(attributes, facts, snapshot, call, ending)
+
+
+def judge(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[Reason, Rule | None]:
+    """Return the reason and the rule that `decide` would come to, without the rest. Never raises."""
+    facts, ending = _run_stages(attributes, snapshot, call)
+    if ending is None:
+        return Reason.ALLOWED, facts.rule
+    if isinstance(ending, NotAllowed):
+        return ending.reason, facts.rule
+    return Reason.INTERNAL_ERROR, facts.rule if facts.are_sound() else None
+
+
+def _run_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[_Facts, Exception | None]:
+    """Run the stages, and return what they found out and what ended them; None when all allow."""
     policy, split = snapshot.policy, call.stopwatch.split
     identity = action = rule = delegation = None
     findings: tuple[Finding, ...] = ()
@@ -84,7 +102,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         _check_direction(attributes)
         if policy.limits is not None:
             admit(attributes.principal, policy, snapshot.limiter, call.stopwatch.started_ns)
-        identity = snapshot.identifier.identify(attributes, call.now)
+        identity = _identify(attributes, snapshot, call)
         split("identity")
         snapshot.controls.check_caller(identity.subject, call.now)
         _check_peer(identity, call.peer)
@@ -98,7 +116,8 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         split("policy")
         if reason is not Reason.ALLOWED:
             raise Refusal(reason)
-        delegation = _verify_delegation(attributes, identity, snapshot, call)
+        if DELEGATION_TOKEN in attributes.headers:
+            delegation = _verify_delegation(attributes, identity, snapshot, call)
         split("tokens")
         given = Facts(request, action.scope, delegation)
         grant = satisfied(grants, given)
@@ -106,16 +125,19 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         if grant.rate is not None:
             choices = all_satisfied(grants, given)
         split("constraints")
-        findings = scan_request(snapshot.screen, attributes, action)
+        findings = _screen(attributes, action, snapshot, call)
         split("injection")
         if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
             raise TypeError("the screen did not say what it found")
         if findings:
             raise Refusal(Reason.INJECTION_DETECTED)
+    except NotAllowed as error:
+        ending = error.with_traceback(
+            None
+        )  # it holds each frame up to here: every refusal would be work for the collector
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    facts = _Facts(identity, action, rule, delegation, findings, choices)
-    return _decision(attributes, facts, snapshot, call, ending)
+    return _Facts(identity, action, rule, delegation, findings, choices), ending
 
 
 def refuse(attributes: Attributes, snapshot: Snapshot, call: Call, error: Exception) -> Decision:
@@ -153,6 +175,19 @@ def _decision(
     )
 
 
+def _identify(attributes: Attributes, snapshot: Snapshot, call: Call) -> Identity:
+    if call.seen is None:
+        return snapshot.identifier.identify(attributes, call.now)
+    return call.seen.once("identity", lambda: snapshot.identifier.identify(attributes, call.now))
+
+
+def _screen(attributes: Attributes, action: Action, snapshot: Snapshot, call: Call) -> tuple[Finding, ...]:
+    if call.seen is None:
+        return scan_request(snapshot.screen, attributes, action)
+    stage = ("injection", action.screens_body)  # all of the action that screening looks at
+    return call.seen.once(stage, lambda: scan_request(snapshot.screen, attributes, action))
+
+
 def _check_direction(attributes: Attributes) -> None:
     direction = attributes.extensions.get(DIRECTION_EXTENSION, INBOUND)
     if direction == EGRESS:  # there is no EgressAllowlist in this release, so nothing is on it
@@ -185,15 +220,18 @@ def _check_target(attributes: Attributes, identity: Identity, names: Names) -> N
         raise Refusal(Reason.RESOURCE_MISMATCH)
 
 
-def _verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, call: Call) -> Delegation | None:
+def _verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, call: Call) -> Delegation:
     """Verify the chain that the request carries: one that cannot be verified is never ignored."""
-    if DELEGATION_TOKEN not in attributes.headers:
-        return None
     if snapshot.policy.delegation is None:
         raise Undecided(Reason.KEYS_UNAVAILABLE)
     controls, now = snapshot.controls, call.now
     admit_tokens(identity.subject, snapshot.policy, snapshot.limiter, call.stopwatch.started_ns)
     controls.check_freshness(now)
-    delegation = snapshot.policy.delegation.verifier.verify(attributes, identity, now, controls.revocations)
+    verifier = snapshot.policy.delegation.verifier
+    if call.seen is None:
+        delegation = verifier.verify(attributes, identity, now, controls.revocations)
+    else:
+        stage = ("tokens", id(verifier))
+        delegation = call.seen.once(stage, lambda: verifier.verify(attributes, identity, now, controls.revocations))
     controls.check_delegation(delegation, now)
     return delegation

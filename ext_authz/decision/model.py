@@ -11,6 +11,14 @@ from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.chain import Delegation
 
 
+class ShadowVerdict(NamedTuple):
+    """What the shadow policy says where it differs."""
+
+    reason: Reason
+    rule: Rule | None
+    policy_digest: str
+
+
 class Decision(NamedTuple):
     """What became of one request, and everything that anybody may ask about it later."""
 
@@ -30,6 +38,7 @@ class Decision(NamedTuple):
     fault: str  # what failed inside when the reason is internal_error: type and place, never values
     choices: tuple[Grant, ...] = ()  # the satisfied grants, where calls are counted: one with room allows
     retry_after_seconds: int = 0  # of a refusal that ends by itself
+    shadow: ShadowVerdict | None = None  # None: nothing differs, or there is no shadow policy
 
     @property
     def meaning(self) -> Meaning:

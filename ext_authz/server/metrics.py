@@ -20,6 +20,7 @@ from ext_authz.audit.writer import AuditWriter
 from ext_authz.authorizer import Authorizer
 from ext_authz.errors import Reason, SettingsError
 from ext_authz.server.reload import PolicyReloader
+from ext_authz.server.shadow import ShadowReloader
 from ext_authz.settings import Settings
 from ext_authz.tally import BOUNDS_NS
 
@@ -36,12 +37,15 @@ class ServerMetrics:
         authorizer: Authorizer,
         audit: AuditWriter,
         reloader: PolicyReloader,
+        *,
+        shadow: ShadowReloader | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._authorizer = authorizer
         self._audit = audit
         self._reloader = reloader
+        self._shadow = shadow
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
@@ -50,6 +54,7 @@ class ServerMetrics:
         yield from self._policy()
         yield from self._audit_queue()
         yield from self._limits()
+        yield from self._shadow_policy()
         if self._settings.control_store is not None:
             fresh_until = self._authorizer.snapshot.controls.fresh_until
             age_seconds = self._clock() - (fresh_until - self._settings.max_control_age_seconds)
@@ -104,6 +109,31 @@ class ServerMetrics:
             shared.add_metric((name,), table.shared)
         yield keys
         yield shared
+
+    def _shadow_policy(self) -> Iterator[Metric]:
+        shadow = self._authorizer.shadow
+        if shadow is None or self._shadow is None:
+            return
+        info = GaugeMetricFamily("ext_authz_shadow_policy_info", "The shadow policy.", labels=("digest",))
+        candidate = shadow.candidate
+        if candidate is not None:
+            info.add_metric((candidate.digest,), 1)
+        yield info
+        yield _gauge(
+            "shadow_policy_failed",
+            "1 while the shadow policy is not what its directory says.",
+            not self._shadow.is_current,
+        )
+        differences = CounterMetricFamily(
+            "ext_authz_shadow_differences",
+            "Decisions that the shadow policy would have made otherwise.",
+            labels=("change",),
+        )
+        differences.add_metric(("newly_allowed",), shadow.newly_allowed)
+        differences.add_metric(("newly_denied",), shadow.newly_denied)
+        differences.add_metric(("other_reason",), shadow.other_reason)
+        yield differences
+        yield _counter("shadow_given_up", "Comparisons that took too long.", shadow.given_up)
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

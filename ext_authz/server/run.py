@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,6 +17,7 @@ from ext_authz.audit.spans import otlp_sink
 from ext_authz.audit.writer import AuditWriter, Sink
 from ext_authz.authorizer import Authorizer
 from ext_authz.decision.decide import Snapshot
+from ext_authz.decision.shadow import Shadow
 from ext_authz.errors import SettingsError
 from ext_authz.identity.identify import Identifier
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
@@ -28,6 +30,7 @@ from ext_authz.server.memory import settle_memory
 from ext_authz.server.metrics import ServerMetrics, serving_metrics
 from ext_authz.server.reload import PolicyReloader
 from ext_authz.server.service import SERVICE_NAME, authorization_handler
+from ext_authz.server.shadow import ShadowReloader
 from ext_authz.settings import Settings
 
 # Bytes of a CheckRequest beside its body: headers, certificate, attributes. Envoy sends at most 60 KiB of headers.
@@ -75,13 +78,15 @@ async def _serve(
     health_servicer = await _add_health(server)
     announcer = Announcer(recorder.offer)
     reloader = PolicyReloader(settings.policies, authorizer, announcer, _policy_health(health_servicer))
-    metrics = ServerMetrics(settings, authorizer, recorder, reloader)
+    shadow = await _shadow(settings.shadow, authorizer, announcer)
+    reloaders: list[PolicyReloader | ShadowReloader] = [reloader, *([shadow] if shadow else [])]
+    metrics = ServerMetrics(settings, authorizer, recorder, reloader, shadow=shadow)
     stopping = _stop_on_signals()
     with serving_metrics(settings.metrics_listen, metrics) as metrics_address, listening(server, settings) as address:
         await server.start()
         async with asyncio.TaskGroup() as background:
-            _reload_on_hangup(background, reloader)
-            watching = background.create_task(reloader.watch()) if settings.watch else None
+            _reload_on_hangup(background, reloaders)
+            watching = [background.create_task(each.watch()) for each in reloaders if settings.watch]
             policy = authorizer.snapshot.policy
             _LOG.info("listening on %s: %d grants, digest %s", address, policy.grant_count, policy.digest[:12])
             if metrics_address is not None:
@@ -91,8 +96,8 @@ async def _serve(
             _LOG.info("draining")
             await health_servicer.enter_graceful_shutdown()
             await server.stop(settings.drain_seconds)
-            if watching is not None:
-                watching.cancel()
+            for task in watching:
+                task.cancel()
 
 
 def grpc_server(settings: Settings) -> grpc.aio.Server:
@@ -129,8 +134,22 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-def _reload_on_hangup(background: asyncio.TaskGroup, reloader: PolicyReloader) -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: background.create_task(reloader.reload()))
+async def _shadow(directory: Path | None, authorizer: Authorizer, announcer: Announcer) -> ShadowReloader | None:
+    """Load the candidate of shadow mode; serving goes on whatever comes of it."""
+    if directory is None:
+        return None
+    authorizer.shadow = Shadow()
+    reloader = ShadowReloader(directory, authorizer.shadow, announcer)
+    await reloader.reload()
+    return reloader
+
+
+def _reload_on_hangup(background: asyncio.TaskGroup, reloaders: Sequence[PolicyReloader | ShadowReloader]) -> None:
+    def reload() -> None:
+        for reloader in reloaders:
+            background.create_task(reloader.reload())
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _identifier(settings: Settings) -> Identifier:

@@ -30,6 +30,7 @@ def test_defaults() -> None:
     assert merged().model_dump(exclude={"listen"}) == {
         "policies": Path("policies/default"),
         "socket_group": None,
+        "shadow": None,
         "tls_certificate": None,
         "tls_key": None,
         "tls_client_ca": None,
