@@ -39,12 +39,16 @@ test-all: setup ## the long suites too (at most 60 minutes)
 test-vectors: setup ## the wire vectors; TEST_VECTORS=DIR runs those in DIR as well
 	@$(PYTEST) tests/vectors -q -rf
 
+.PHONY: test-policies
+test-policies: setup ## the tests of policies/*, with coverage; TEST_POLICIES=DIR runs those of DIR instead
+	@$(BIN)/ext-authz policy test --coverage $(if $(TEST_POLICIES),"$(TEST_POLICIES)",$(wildcard policies/*))
+
 .PHONY: fuzz
-fuzz: setup ## a million damaged delegation chains; FUZZ_INPUTS and FUZZ_SEED change a run
-	@$(PYTEST) tests/fuzz -m long
+fuzz: setup ## a million damaged delegation chains, and Rego against the engine; FUZZ_INPUTS and FUZZ_SEED change a run
+	@$(PYTEST) tests/fuzz tests/properties -m long
 
 .PHONY: bench
-bench: setup ## cost of a decision and throughput of the server, as a table and JSON
+bench: setup ## cost of a decision, of large policies, and throughput of the server, as a table and JSON
 	@$(BIN)/python -m bench
 
 .PHONY: proto
@@ -54,6 +58,10 @@ proto: setup ## compile proto/ into ext_authz/pb/
 .PHONY: envoy
 envoy: setup ## render the committed examples in envoy/ anew
 	@$(BIN)/python envoy/render_examples.py
+
+.PHONY: schema
+schema: setup ## write the JSON Schemas of policy documents anew
+	@$(BIN)/python docs/render_schemas.py
 
 .PHONY: lock
 lock: ## compile requirements.lock from pyproject.toml

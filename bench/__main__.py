@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import chain, cost, throughput
+from bench import chain, cost, routes, scale, throughput
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 
@@ -23,6 +23,12 @@ def main() -> None:
     chains = list(chain.measure())
     headings = ("delegation chain, microseconds", "p50", "p99", "cpu", "header bytes")
     _print(console, headings, ((*_times(row), str(row.header_bytes)) for row in chains))
+    found = list(routes.measure())
+    sizes = tuple(f"{size:,}" for size in routes.SIZES)
+    _print(console, ("finding a route, microseconds, by number of routes", *sizes), map(_curve, found))
+    scales = list(scale.measure())
+    columns = ("policy of 1,000 agents", "load s", "MB", "route us", "matrix us", "check us")
+    _print(console, columns, map(_sizes, scales))
     rates = list(throughput.measure())
     shown = ((rate.name, f"{rate.checks_per_second:.0f}", f"{rate.ratio:.0%}") for rate in rates)
     _print(console, (f"server under load ({throughput.load_generator()})", "checks/s", "of empty"), shown)
@@ -33,6 +39,8 @@ def main() -> None:
         "load_generator": throughput.load_generator(),
         "cost_microseconds": [dataclasses.asdict(row) for row in costs],
         "chain_microseconds": [dataclasses.asdict(row) for row in chains],
+        "route_microseconds": [dataclasses.asdict(row) for row in found],
+        "scale": [dataclasses.asdict(row) for row in scales],
         "throughput": [dataclasses.asdict(row) for row in rates],
     }
     RESULTS.parent.mkdir(exist_ok=True)
@@ -42,6 +50,15 @@ def main() -> None:
 
 def _times(row: cost.Cost | chain.ChainCost) -> tuple[str, ...]:
     return (row.name, *(f"{value:.1f}" for value in (row.p50, row.p99, row.cpu)))
+
+
+def _curve(row: routes.RouteCost) -> tuple[str, ...]:
+    return (row.name, *(f"{value:.1f}" for value in row.by_size.values()))
+
+
+def _sizes(row: scale.Scale) -> tuple[str, ...]:
+    times = (f"{value:.2f}" for value in (row.route, row.evaluate, row.check))
+    return (row.name, f"{row.load_seconds:.2f}", f"{row.load_megabytes:.0f}", *times)
 
 
 def _print(console: Console, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

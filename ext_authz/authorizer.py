@@ -36,6 +36,8 @@ IDS_PER_BLOCK = 256
 
 # Changes something outside for a decision that would allow; raises NotAllowed to stop it.
 Effect = Callable[[Decision], Awaitable[None]]
+# Is told of a decision that does not allow; changes nothing about it.
+Observer = Callable[[Decision], None]
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class Authorizer:
         recorder: Recorder,
         *,
         effects: tuple[Effect, ...] = (),
+        observers: tuple[Observer, ...] = (),
         max_body_bytes: int = MAX_BODY_BYTES,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], int] = time.perf_counter_ns,
@@ -64,6 +67,7 @@ class Authorizer:
         self.effects = effects
         self.tally = Tally()
         self.shadow: Shadow | None = None
+        self.observers = observers
         self._recorder = recorder
         self._max_body_bytes = max_body_bytes
         self._clock = clock
@@ -150,10 +154,19 @@ class Authorizer:
             response = emergency_response()
         if decision.fault:
             _LOG.error("decision %s failed inside: %s", decision.decision_id, decision.fault)
+        if self.observers and decision.reason is not Reason.ALLOWED:
+            self._tell(decision)
         if not self._recorded(decision):
             return self._withdrawn(decision)
         self.tally.count(decision.reason, decision.elapsed_ns)
         return response
+
+    def _tell(self, decision: Decision) -> None:
+        for observe in self.observers:
+            try:
+                observe(decision)
+            except Exception as error:  # noqa: BLE001  rule 1
+                _LOG.error("decision %s could not be observed: %s", decision.decision_id, place_of(error))
 
     def _recorded(self, decision: Decision) -> bool:
         try:

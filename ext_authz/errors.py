@@ -3,6 +3,7 @@
     ExtAuthzError
     ├── NotAllowed
     │   ├── Refusal           the caller is at fault: a 4xx `deny`
+    │   │   ├── InsufficientScope
     │   │   └── RateExceeded  it calls too often: a 429 that says when to try again
     │   └── Undecided         we are at fault: a 503 `error`
     └── ConfigurationError    the operator or policy author is at fault: nothing is served with it
@@ -71,6 +72,16 @@ class Reason(StrEnum):
     TOKEN_SCOPE = "token_scope"  # noqa: S105
     TOKEN_FORBIDDEN = "token_forbidden"  # noqa: S105
     HOPS_EXCEEDED = "hops_exceeded"
+    OIDC_MISSING = "oidc_missing"
+    OIDC_MALFORMED = "oidc_malformed"
+    OIDC_SIGNATURE = "oidc_signature"
+    OIDC_EXPIRED = "oidc_expired"
+    OIDC_ISSUER = "oidc_issuer"
+    OIDC_AUDIENCE = "oidc_audience"
+    OIDC_LIFETIME = "oidc_lifetime"
+    OIDC_BINDING = "oidc_binding"
+    OIDC_SCOPE = "oidc_scope"
+    OIDC_SUBJECT = "oidc_subject"
     REVOKED = "revoked"
     TRUST_DOMAIN = "trust_domain"
     RESOURCE_MISMATCH = "resource_mismatch"
@@ -78,6 +89,8 @@ class Reason(StrEnum):
     ACTION_MISMATCH = "action_mismatch"
     NOT_IN_MATRIX = "not_in_matrix"
     DENIED_BY_RULE = "denied_by_rule"
+    OUTSIDE_WINDOW = "outside_window"
+    TIMESTAMP_STALE = "timestamp_stale"
     EGRESS_DENIED = "egress_denied"
     INJECTION_DETECTED = "injection_detected"
     REQUEST_MALFORMED = "request_malformed"
@@ -85,11 +98,13 @@ class Reason(StrEnum):
     PATH_AMBIGUOUS = "path_ambiguous"
     BODY_MALFORMED = "body_malformed"
     BODY_DUPLICATE_KEY = "body_duplicate_key"
+    BODY_BATCH = "body_batch"
     BODY_TRAILING = "body_trailing"
     BODY_ENCODING = "body_encoding"
     BODY_MISSING = "body_missing"
     BODY_PARTIAL = "body_partial"
     BODY_TOO_LARGE = "body_too_large"
+    BODY_CONTENT_TYPE = "body_content_type"
     RATE_EXCEEDED = "rate_exceeded"
     INTERNAL_ERROR = "internal_error"
     KEYS_UNAVAILABLE = "keys_unavailable"
@@ -144,14 +159,24 @@ MEANINGS = {
     Reason.TOKEN_NOT_YET_VALID: _unauthenticated("the delegation chain is not valid yet; check the clock of its issuer"),
     Reason.TOKEN_ISSUER: _unauthenticated("the delegation chain begins with an issuer that may not start one"),
     Reason.TOKEN_KEY: _unauthenticated("a key of the delegation chain is unknown or does not count"),
-    Reason.TOKEN_REVOKED: _unauthenticated("the delegation chain was revoked"),
+    Reason.TOKEN_REVOKED: _unauthenticated("the delegation chain or the access token was revoked"),
     Reason.TOKEN_CHAIN: _forbidden("the delegation chain does not shrink from link to link, or its links do not belong together"),
     Reason.TOKEN_AUDIENCE: _forbidden("the delegation chain was made for another workload"),
     Reason.TOKEN_PRESENTER: _forbidden("the delegation chain was made for another caller"),
     Reason.TOKEN_REPLAYED: _unauthenticated("the delegation chain may be used once, and was"),
     Reason.TOKEN_SCOPE: _forbidden("the delegation chain lacks a scope that this call needs"),
-    Reason.TOKEN_FORBIDDEN: _forbidden("this call must not carry a delegation chain; the caller acts on its own authority"),
+    Reason.TOKEN_FORBIDDEN: _forbidden("this call must not carry such a token; the caller acts on its own authority"),
     Reason.HOPS_EXCEEDED: _forbidden("the delegation chain is longer than the rule allows"),
+    Reason.OIDC_MISSING: _unauthenticated("this call needs an access token in authorization"),
+    Reason.OIDC_MALFORMED: _unauthenticated("authorization does not hold an access token of the form that is read here"),
+    Reason.OIDC_SIGNATURE: _unauthenticated("the signature of the access token does not hold, or its key is unknown"),
+    Reason.OIDC_EXPIRED: _unauthenticated("the access token has expired or is not valid yet; get a new one"),
+    Reason.OIDC_ISSUER: _unauthenticated("the access token comes from an issuer whose tokens do not count here"),
+    Reason.OIDC_AUDIENCE: _unauthenticated("the access token was made for another audience"),
+    Reason.OIDC_LIFETIME: _unauthenticated("the access token lives longer than is allowed; ask for a shorter one"),
+    Reason.OIDC_BINDING: _unauthenticated("the access token was made for another caller, or is bound to another key"),
+    Reason.OIDC_SCOPE: _forbidden("the access token lacks a scope that this call needs"),
+    Reason.OIDC_SUBJECT: _forbidden("the access token is for somebody else than the delegation chain, or another acts with it"),
     Reason.REVOKED: _forbidden("the caller or its session is in quarantine"),
     Reason.TRUST_DOMAIN: _forbidden("the caller belongs to another trust domain"),
     Reason.RESOURCE_MISMATCH: _forbidden("x-target-resource does not name the workload that this request reaches"),
@@ -159,6 +184,8 @@ MEANINGS = {
     Reason.ACTION_MISMATCH: _forbidden("x-agent-action differs from what the request is"),
     Reason.NOT_IN_MATRIX: _forbidden("no rule grants this action on this resource to the caller"),
     Reason.DENIED_BY_RULE: _forbidden("a rule denies this action on this resource to the caller"),
+    Reason.OUTSIDE_WINDOW: _forbidden("this call is not allowed at this time"),
+    Reason.TIMESTAMP_STALE: _forbidden("x-request-timestamp is too old or lies ahead; send the time of this request"),
     Reason.EGRESS_DENIED: _forbidden("no rule lets this workload call out"),
     Reason.INJECTION_DETECTED: _bad_request("the request carries text that tries to instruct the agent"),
     Reason.REQUEST_MALFORMED: _bad_request("the request breaks the request contract"),
@@ -166,14 +193,16 @@ MEANINGS = {
     Reason.PATH_AMBIGUOUS: _bad_request("the path can be read in more than one way; send it normalised"),
     Reason.BODY_MALFORMED: _bad_request("the body is not valid JSON"),
     Reason.BODY_DUPLICATE_KEY: _bad_request("a JSON object in the body has the same key twice"),
+    Reason.BODY_BATCH: _bad_request("the body holds several JSON-RPC messages; send one a request"),
     Reason.BODY_TRAILING: _bad_request("data follows the JSON value in the body"),
     Reason.BODY_ENCODING: _bad_request("the body is encoded in a way that cannot be screened; send it uncompressed in UTF-8"),
     Reason.BODY_MISSING: _bad_body(411, "the body did not reach the authorization server; send content-length: 0 with an empty body"),
     Reason.BODY_PARTIAL: _bad_body(413, "the body reached the authorization server cut short"),
     Reason.BODY_TOO_LARGE: _bad_body(413, "the body is larger than the authorization server reads"),
+    Reason.BODY_CONTENT_TYPE: _bad_body(415, "a JSON-RPC call has the content type application/json"),
     Reason.RATE_EXCEEDED: _too_often("more calls than the rate of this call allows; try again after the seconds in retry-after"),
     Reason.INTERNAL_ERROR: _error("the authorization server failed; nothing was decided"),
-    Reason.KEYS_UNAVAILABLE: _error("a delegation token came and cannot be verified here; send none"),
+    Reason.KEYS_UNAVAILABLE: _error("a token came and cannot be verified here; send none where none is needed"),
     Reason.AUDIT_UNAVAILABLE: _error("the decision could not be recorded, so it was withdrawn"),
     Reason.STORE_UNAVAILABLE: _error("the control store cannot be used, and this call needs it"),
     Reason.DEADLINE: _error("the time for this decision ran out"),
@@ -198,6 +227,14 @@ class NotAllowed(ExtAuthzError):
 
 class Refusal(NotAllowed):
     """The caller is at fault: a 4xx `deny`."""
+
+
+class InsufficientScope(Refusal):
+    """The access token lacks some of `scopes`, which the call needs (RFC 6750 section 3.1)."""
+
+    def __init__(self, scopes: Sequence[str]) -> None:
+        super().__init__(Reason.OIDC_SCOPE)
+        self.scopes = tuple(scopes)
 
 
 class RateExceeded(Refusal):

@@ -1,4 +1,4 @@
-"""A bounded memory for a pure function of text."""
+"""Bounded memories of what texts mean."""
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -34,3 +34,29 @@ class Memo(Generic[ValueT]):
                 self._old, self._young = self._young, {}
             self._young[text] = value
         return value
+
+
+class TextCache(Generic[ValueT]):
+    """Values by text, bounded by the characters of the texts: two generations of at most `max_characters` each."""
+
+    __slots__ = ("_max_characters", "_old", "_young", "_young_characters")
+
+    def __init__(self, max_characters: int = 8 * 1024 * 1024) -> None:
+        self._max_characters = max_characters
+        self._young: dict[str, ValueT] = {}
+        self._old: dict[str, ValueT] = {}
+        self._young_characters = 0
+
+    def get(self, text: str) -> ValueT | None:
+        """Return what is remembered of a text that was seen lately."""
+        value = self._young.get(text)
+        if value is None and (value := self._old.get(text)) is not None:
+            self.put(text, value)
+        return value
+
+    def put(self, text: str, value: ValueT) -> None:
+        """Remember a value."""
+        if self._young_characters + len(text) > self._max_characters:
+            self._old, self._young, self._young_characters = self._young, {}, 0
+        self._young[text] = value
+        self._young_characters += len(text)

@@ -6,23 +6,24 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.wrappers_pb2 import BoolValue
 from google.rpc.status_pb2 import Status
 
+from ext_authz.action.jsonrpc import RpcCall
 from ext_authz.attributes.request import CONTENT_TYPE
 from ext_authz.decision.model import Decision
 from ext_authz.errors import Outcome, Reason
 from ext_authz.pb.core_pb2 import HeaderValue, HeaderValueOption
 from ext_authz.pb.external_auth_pb2 import CheckResponse, DeniedHttpResponse, OkHttpResponse
 from ext_authz.pb.http_status_pb2 import HttpStatus
-from ext_authz.tokens.chain import Delegation
 
 # Bytes of a denial's body. The rendered Envoy configuration cuts at 4,096, which would cut JSON in the middle.
 MAX_BODY_BYTES = 2048
-# Characters of the detail in it: JSON writes one in up to twelve bytes, and the rest of the body takes less than 300.
+# Characters of the detail in it: JSON writes one in up to twelve bytes, and the rest of the body takes less than 300, also
+# with the longest id of a JSON-RPC request.
 MAX_DETAIL_CHARACTERS = 140
 
 DECISION_ID_HEADER = "x-authz-decision-id"
@@ -32,8 +33,8 @@ RETRY_AFTER_HEADER = "retry-after"  # RFC 9110 section 10.2.3, in seconds
 ON_BEHALF_OF_HEADER = "x-authz-on-behalf-of"
 SCOPES_HEADER = "x-authz-scopes"
 ACTORS_HEADER = "x-authz-actors"
-# Set when a delegation chain was verified; removed otherwise.
-DELEGATION_HEADERS = (ON_BEHALF_OF_HEADER, SCOPES_HEADER, ACTORS_HEADER)
+# Set when a delegation chain or an access token was verified; removed otherwise.
+AUTHORITY_HEADERS = (ON_BEHALF_OF_HEADER, SCOPES_HEADER, ACTORS_HEADER)
 
 
 def to_check_response(decision: Decision) -> bytes:
@@ -62,22 +63,25 @@ def _allow(decision: Decision) -> CheckResponse:
     decision_id.header.value = decision.decision_id
     subject.header.value = decision.identity.subject.uri
     action.header.value = decision.action.name
-    if decision.delegation is None:
-        response.ok_response.headers_to_remove.extend(DELEGATION_HEADERS)
+    if decision.delegation is None and decision.access_token is None:
+        response.ok_response.headers_to_remove.extend(AUTHORITY_HEADERS)
     else:
-        response.ok_response.headers.extend(_delegation_headers(decision.delegation))
+        response.ok_response.headers.extend(_authority_headers(decision))
+        if decision.delegation is None:
+            response.ok_response.headers_to_remove.append(ACTORS_HEADER)
     return response
 
 
-def _delegation_headers(delegation: Delegation) -> Iterable[HeaderValueOption]:
-    """Tell the agent for whom it acts, with which scopes, and who acted before, as lists with spaces."""
-    yield _option(ON_BEHALF_OF_HEADER, delegation.on_behalf_of)
-    yield _option(SCOPES_HEADER, " ".join(sorted(delegation.scopes)))
-    yield _option(ACTORS_HEADER, " ".join(actor.uri for actor in delegation.actors))
+def _authority_headers(decision: Decision) -> Iterator[HeaderValueOption]:
+    """Tell the agent for whom it acts, with which scopes, and who acted before in a chain, as lists with spaces."""
+    yield _option(ON_BEHALF_OF_HEADER, decision.on_behalf_of)
+    yield _option(SCOPES_HEADER, " ".join(sorted(decision.scopes)))
+    if decision.delegation is not None:
+        yield _option(ACTORS_HEADER, " ".join(actor.uri for actor in decision.delegation.actors))
 
 
 def _denial(decision: Decision) -> CheckResponse:
-    is_grpc = decision.attributes.headers.get(CONTENT_TYPE, "").startswith("application/grpc")
+    media_type, body = _denied_body(decision)
     meaning = decision.meaning
     response = CheckResponse()
     response.CopyFrom(_DENIAL_TEMPLATE)
@@ -86,13 +90,29 @@ def _denial(decision: Decision) -> CheckResponse:
     denied.status.code = meaning.http_status
     decision_id, content_type, _ = denied.headers
     decision_id.header.value = decision.decision_id
-    content_type.header.value = "text/plain" if is_grpc else "application/problem+json"
-    if meaning.http_status == 401:
-        denied.headers.append(_CHALLENGE)
+    content_type.header.value = media_type
+    if decision.reason is Reason.OIDC_SCOPE:
+        denied.headers.append(_insufficient_scope(decision.needed_scopes))
+    elif meaning.http_status == 401:
+        denied.headers.append(_CHALLENGES.get(decision.reason, _CHALLENGE))
     if decision.retry_after_seconds:
         denied.headers.append(_option(RETRY_AFTER_HEADER, str(decision.retry_after_seconds)))
-    denied.body = (_line(decision) if is_grpc else _problem(decision))[:MAX_BODY_BYTES]
+    denied.body = body[:MAX_BODY_BYTES]
     return response
+
+
+def _insufficient_scope(scopes: Iterable[str]) -> HeaderValueOption:
+    """RFC 6750 section 3.1: what the token should have had. Scopes of ours hold nothing that ends a quoted text."""
+    return _option(_CHALLENGE_HEADER, f'{_BEARER}, error="insufficient_scope", scope="{" ".join(scopes)}"')
+
+
+def _denied_body(decision: Decision) -> tuple[str, str]:
+    """Return media type and text of a denial, in the form that the caller's client reads."""
+    if decision.rpc is not None:
+        return "application/json", _rpc_error(decision, decision.rpc)
+    if decision.attributes.headers.get(CONTENT_TYPE, "").startswith("application/grpc"):
+        return "text/plain", _line(decision)
+    return "application/problem+json", _problem(decision)
 
 
 def _problem(decision: Decision) -> str:
@@ -106,6 +126,16 @@ def _problem(decision: Decision) -> str:
         "decision_id": decision.decision_id,
     }
     return json.dumps(problem)
+
+
+def _rpc_error(decision: Decision, rpc: RpcCall) -> str:
+    """Return a JSON-RPC 2.0 error (section 5.1).
+
+    The code is the HTTP status: an application's own, outside of those that JSON-RPC, MCP and A2A give a meaning.
+    """
+    data = {"reason": decision.reason, "decision_id": decision.decision_id}
+    error = {"code": decision.meaning.http_status, "message": decision.detail[:MAX_DETAIL_CHARACTERS], "data": data}
+    return json.dumps({"jsonrpc": "2.0", "id": rpc.id, "error": error})
 
 
 def _line(decision: Decision) -> str:
@@ -143,4 +173,16 @@ _DENIAL_TEMPLATE = CheckResponse(
     )
 )
 # RFC 9110 section 11.6.1 wants a challenge; ours is the connection's certificate, for which no scheme is registered.
-_CHALLENGE = _option("www-authenticate", 'SPIFFE realm="ext_authz"')
+_CHALLENGE_HEADER = "www-authenticate"
+_CHALLENGE = _option(_CHALLENGE_HEADER, 'SPIFFE realm="ext_authz"')
+# RFC 6750 section 3: no error where nothing was shown.
+_BEARER = 'Bearer realm="ext_authz"'
+_CHALLENGES = {Reason.OIDC_MISSING: _option(_CHALLENGE_HEADER, _BEARER)} | {
+    reason: _option(
+        _CHALLENGE_HEADER, f'{_BEARER}, error="invalid_token", error_description="{reason.meaning.sentence}"'
+    )
+    for reason in (
+        *(Reason.OIDC_MALFORMED, Reason.OIDC_SIGNATURE, Reason.OIDC_EXPIRED, Reason.OIDC_ISSUER),
+        *(Reason.OIDC_AUDIENCE, Reason.OIDC_LIFETIME, Reason.OIDC_BINDING),
+    )
+}

@@ -1,20 +1,23 @@
 """The canonical action registry: what is not registered is not allowed, whatever the matrix says.
 
-1. An action is what the request is: its method and path decide.
+1. An action is what the request is: its method and path decide, and on a JSON-RPC endpoint its body.
 2. What the caller asserts counts only where no route fits and the action's entry says `asserted: true`.
 3. When both exist they must agree.
+4. A path that belongs to a gRPC method or to an endpoint belongs to nothing else, whatever the content type says.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from ext_authz.action.routes import RouteError, RouteTable
-from ext_authz.documents.loader import PolicyDocuments, Source
-from ext_authz.documents.models import ActionEntry, ActionRegistry
-from ext_authz.documents.reader import quoted
+from ext_authz.action.by_resource import ByResource, Resources
+from ext_authz.action.jsonrpc import Protocol, RpcCall
+from ext_authz.action.routes import RouteTable
+from ext_authz.attributes.media_type import is_grpc
+from ext_authz.attributes.request import AGENT_ACTION, Attributes
+from ext_authz.documents.models import AccessTokenMode
 from ext_authz.errors import Reason, Refusal
-from ext_authz.identity.names import Names
-from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
+from ext_authz.identity.spiffe_id import SpiffeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +26,28 @@ class Action:
 
     name: str
     asserted: bool
-    resources: frozenset[SpiffeId] | None  # None: every resource
+    resources: Resources
     screens_body: bool
-    scope: str  # needed in a delegation chain
+    scope: str  # needed in a delegation chain, and in an access token
+    access_token: AccessTokenMode | None = None  # unless a cell says otherwise; None: not looked at
+
+
+class CallKey(NamedTuple):
+    """A method of MCP or A2A: what decides the action of a call to an endpoint."""
+
+    protocol: Protocol
+    method: str  # empty: a response
+    tool: str = ""
+
+
+class Route(NamedTuple):
+    """What a request with a certain method and path is: exactly one of the first three is there."""
+
+    action: Action | None = None
+    call: CallKey | None = None  # a method of A2A, over HTTP+JSON or gRPC
+    protocol: Protocol | None = None  # a JSON-RPC call, whose body says which method it is
+    is_grpc: bool = False
+    text: str = ""  # for errors of policy authors
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +55,50 @@ class Registry:
     """All registered actions of a policy."""
 
     actions: Mapping[str, Action] = field(default_factory=dict)
-    routes: RouteTable[Action] = field(default_factory=RouteTable)
+    routes: RouteTable[Route] = field(default_factory=RouteTable)
+    calls: Mapping[CallKey, ByResource[Action]] = field(default_factory=dict)
+    has_endpoints: bool = False
 
-    def resolve(self, method: str, path: str, resource: SpiffeId, asserted: str | None) -> Action:
-        """Return the action that a request is. `asserted` is the value of x-agent-action. Raises Refusal."""
-        routed = self.routes.find(method, path, resource)
-        if routed is None:
-            return self._asserted(asserted, resource)
-        if asserted is not None and asserted != routed.name:
-            raise Refusal(Reason.ACTION_MISMATCH, f"the request is `{routed.name}`, x-agent-action says otherwise")
-        return routed
+    def endpoint(self, attributes: Attributes, resource: SpiffeId) -> RpcCall | None:
+        """Return the call that a request to a JSON-RPC endpoint is, with its body still unread; None for any other."""
+        if not self.has_endpoints:
+            return None
+        route = self.routes.find(attributes.method, attributes.path, resource)
+        return None if route is None or route.protocol is None else RpcCall(route.protocol)
+
+    def resolve(self, attributes: Attributes, resource: SpiffeId, rpc: RpcCall | None = None) -> Action:
+        """Return the action that a request is; `rpc` is what its body says, on a JSON-RPC endpoint. Raises Refusal."""
+        asserted = attributes.headers.get(AGENT_ACTION)
+        if rpc is not None:
+            action = self._called(CallKey(rpc.protocol, rpc.method, rpc.tool), resource)
+        else:
+            route = self.routes.find(attributes.method, attributes.path, resource)
+            if route is None:
+                return self._asserted(asserted, resource)
+            action = self._routed(route, attributes, resource)
+        if asserted is not None and asserted != action.name:
+            raise Refusal(Reason.ACTION_MISMATCH, f"the request is `{action.name}`, x-agent-action says otherwise")
+        return action
+
+    def _routed(self, route: Route, attributes: Attributes, resource: SpiffeId) -> Action:
+        if route.is_grpc and not is_grpc(attributes.headers):
+            raise Refusal(Reason.ACTION_UNREGISTERED, "the path is that of a gRPC method, the content type is not")
+        if route.action is not None:
+            action = route.action
+        elif route.call is not None:
+            action = self._called(route.call, resource)
+        else:
+            raise ValueError("a JSON-RPC call was not read")
+        # A gRPC message is binary and may be one of a stream: there is no body to screen.
+        return replace(action, screens_body=False) if route.is_grpc and action.screens_body else action
+
+    def _called(self, key: CallKey, resource: SpiffeId) -> Action:
+        actions = self.calls.get(key)
+        action = None if actions is None else actions.find(resource)
+        if action is None:
+            what = "tool" if key.tool else "method"
+            raise Refusal(Reason.ACTION_UNREGISTERED, f"the {what} that is called is no registered action here")
+        return action
 
     def _asserted(self, name: str | None, resource: SpiffeId) -> Action:
         if name is None:
@@ -55,62 +111,3 @@ class Registry:
         if action.resources is not None and resource not in action.resources:
             raise Refusal(Reason.ACTION_UNREGISTERED, f"`{name}` is not registered for this resource")
         return action
-
-
-def compile_registry(documents: PolicyDocuments, names: Names, problems: list[str]) -> Registry:
-    """Compile every ActionRegistry document into one registry; add what is wrong to `problems`."""
-    compiler = _Compiler(names, problems)
-    for source in documents.of(ActionRegistry):
-        for name, entry in source.model.actions.items():
-            compiler.add(source, name, entry)
-    return Registry(compiler.actions, compiler.routes)
-
-
-class _Compiler:
-    def __init__(self, names: Names, problems: list[str]) -> None:
-        self.actions: dict[str, Action] = {}
-        self.routes: RouteTable[Action] = RouteTable()
-        self._names = names
-        self._problems = problems
-        self._lines: dict[str, str] = {}  # where each action was written first
-
-    def add(self, source: Source[ActionRegistry], name: str, entry: ActionEntry) -> None:
-        here = source.locate_key("actions", name)
-        if name in self.actions:
-            self._problems.append(f"{here}: action {quoted(name)} is registered twice, first in {self._lines[name]}")
-            return
-        if not entry.http and not entry.asserted:
-            self._problems.append(
-                f"{here}: no request can be action {quoted(name)}: add `http` routes or `asserted: true`"
-            )
-        self._lines[name] = source.line("actions", name)
-        action = Action(
-            name, entry.asserted, self._resources(source, name, entry), entry.screen == "body", entry.scope or name
-        )
-        self.actions[name] = action
-        for index, route in enumerate(entry.http):
-            self._add_route(source.locate("actions", name, "http", index), route, action)
-
-    def _resources(self, source: Source[ActionRegistry], name: str, entry: ActionEntry) -> frozenset[SpiffeId] | None:
-        if entry.resources is None:
-            return None
-        resources = set()
-        for index, resource in enumerate(entry.resources):
-            try:
-                resources.add(self._names.resolve(resource))
-            except SpiffeIdError as error:
-                here = source.locate("actions", name, "resources", index)
-                self._problems.append(f"{here}: {quoted(resource)} names no workload: {error}")
-        return frozenset(resources)
-
-    def _add_route(self, here: str, route: str, action: Action) -> None:
-        try:
-            rivals = self.routes.add(route, action.resources, action)
-        except RouteError as error:
-            self._problems.append(f"{here}: route {quoted(route)}: {error}")
-            return
-        self._problems.extend(
-            f"{here}: a request for {quoted(route)} could also be action {quoted(rival.name)} ({self._lines[rival.name]})"
-            for rival in rivals
-            if rival is not action
-        )

@@ -37,8 +37,12 @@ XFCC = "x-forwarded-client-cert"
 PARTIAL_BODY = "x-envoy-auth-partial-body"
 AGENT_ACTION = "x-agent-action"
 TARGET_RESOURCE = "x-target-resource"
+REQUEST_TIMESTAMP = "x-request-timestamp"
 DELEGATION_TOKEN = "x-delegation-token"  # noqa: S105
+AUTHORIZATION = "authorization"
 AI_PROMPT = "x-ai-prompt"
+MCP_METHOD = "mcp-method"
+MCP_NAME = "mcp-name"
 TRACEPARENT = "traceparent"
 REQUEST_ID = "x-request-id"
 CONTENT_TYPE = "content-type"
@@ -49,8 +53,8 @@ TRANSFER_ENCODING = "transfer-encoding"
 # Kept, at most once each, printable ASCII.
 _STRICT_HEADERS = frozenset(
     {
-        *(XFCC, PARTIAL_BODY, AGENT_ACTION, TARGET_RESOURCE, "x-request-timestamp", DELEGATION_TOKEN, "authorization"),
-        *(CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING),
+        *(XFCC, PARTIAL_BODY, AGENT_ACTION, TARGET_RESOURCE, REQUEST_TIMESTAMP, DELEGATION_TOKEN, AUTHORIZATION),
+        *(CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, TRANSFER_ENCODING, MCP_METHOD, MCP_NAME),
     }
 )
 # Kept, at most once each, any text: screened, never interpreted.
@@ -59,9 +63,9 @@ _TEXT_HEADERS = frozenset({AI_PROMPT})
 _CORRELATION_HEADERS = frozenset({TRACEPARENT, REQUEST_ID})
 _KEPT_HEADERS = _STRICT_HEADERS | _TEXT_HEADERS | _CORRELATION_HEADERS
 # Kept headers whose grammar has no comma: one that has it was two header lines.
-_COMMALESS = (AGENT_ACTION, TARGET_RESOURCE, DELEGATION_TOKEN, PARTIAL_BODY, CONTENT_LENGTH)
+_COMMALESS = (AGENT_ACTION, TARGET_RESOURCE, REQUEST_TIMESTAMP, DELEGATION_TOKEN, PARTIAL_BODY, CONTENT_LENGTH)
 # Methods whose body Envoy may leave out without a word when nothing announced one (RFC 9110 section 9.3).
-_BODYLESS_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+BODYLESS_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 
 
 class Attributes(NamedTuple):
@@ -199,4 +203,4 @@ def _announced(http: Any, headers: Mapping[str, str]) -> bool:
     length = headers.get(CONTENT_LENGTH)
     if length is not None:
         return length.strip("0") != "" or TRANSFER_ENCODING in headers
-    return http.size > 0 or TRANSFER_ENCODING in headers or http.method not in _BODYLESS_METHODS
+    return http.size > 0 or TRANSFER_ENCODING in headers or http.method not in BODYLESS_METHODS

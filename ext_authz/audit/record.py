@@ -19,6 +19,7 @@ from ext_authz.identity.identify import Identity
 from ext_authz.identity.spiffe_id import MAX_ID_BYTES
 from ext_authz.injection.screen import Finding
 from ext_authz.policy.verdict import Rule
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 SPAN_NAME = "a2a.policy.decision"
@@ -27,10 +28,14 @@ MAX_CORRELATION_CHARACTERS = 128
 
 Value = str | bool | int | tuple[str, ...]
 
-# The type of the alert for chains that somebody changed, widened, spliced or stole.
+# The type of the alert for chains and access tokens that somebody changed, widened, spliced or stole.
 TAMPERED_TOKEN = "tampered_token"  # noqa: S105
-_TAMPERING = frozenset({Reason.TOKEN_SIGNATURE, Reason.TOKEN_CHAIN, Reason.TOKEN_PRESENTER})
-_DECIDED_BY_RULE = frozenset({Reason.ALLOWED, Reason.DENIED_BY_RULE})
+_TAMPERING = frozenset(
+    {
+        *(Reason.TOKEN_SIGNATURE, Reason.TOKEN_CHAIN, Reason.TOKEN_PRESENTER),
+        *(Reason.OIDC_SIGNATURE, Reason.OIDC_BINDING),
+    }
+)
 _ACTION_NAME = re.compile(ACTION_NAME_PATTERN.removeprefix("^").removesuffix("$"))
 
 
@@ -51,6 +56,9 @@ class AuditRecord(NamedTuple):
     path: str
     rule: Rule | None
     delegation: Delegation | None
+    access_token: AccessToken | None
+    on_behalf_of: str
+    scopes: frozenset[str]
     findings: tuple[Finding, ...]
     policy_digest: str
     durations_ns: tuple[tuple[str, int], ...]
@@ -99,31 +107,40 @@ class AuditRecord(NamedTuple):
         yield "ext_authz.certificate_sha256", self.identity.certificate_sha256 if self.identity else ""
         if self.rule:
             # A grant did not decide when something after the matrix refused the call.
-            name = "rule" if self.reason in _DECIDED_BY_RULE else "grant"
+            name = "rule" if self.reason is Reason.ALLOWED or self.rule.denies else "grant"
             yield f"ext_authz.{name}", self.rule.where
             yield f"ext_authz.{name}_text", self.rule.text
+        yield "ext_authz.on_behalf_of", self.on_behalf_of
+        yield "ext_authz.scopes", tuple(sorted(self.scopes))
         if self.delegation:
-            yield "ext_authz.on_behalf_of", self.delegation.on_behalf_of
             yield "ext_authz.session_id", self.delegation.session_id or ""
-            yield "ext_authz.scopes", tuple(sorted(self.delegation.scopes))
             yield "ext_authz.actors", tuple(actor.uri for actor in self.delegation.actors)
             yield "ext_authz.hops", self.delegation.hops
             yield "ext_authz.root_issuer", self.delegation.root_issuer.uri
             yield "ext_authz.token_ids", self.delegation.token_ids
+        if self.access_token:
+            yield "ext_authz.oidc_issuer", self.access_token.issuer
+            yield "ext_authz.oidc_client", self.access_token.client or ""
+            yield "ext_authz.oidc_token_id", self.access_token.token_id or ""
+            yield "ext_authz.oidc_session_id", self.access_token.session_id or ""
+            yield "ext_authz.oidc_actors", self.access_token.actors
         if self.reason in _TAMPERING:
             yield "security.alert_type", TAMPERED_TOKEN
         yield "ext_authz.findings", tuple(f"{finding.rule}@{finding.place}" for finding in self.findings)
         yield "ext_authz.policy_digest", self.policy_digest
         if self.shadow:
-            would_allow = self.shadow.reason.meaning.outcome is Outcome.ALLOW
-            yield "ext_authz.shadow_decision", "allow" if would_allow else "deny"
-            yield "ext_authz.shadow_reason", self.shadow.reason.value
-            yield "ext_authz.shadow_rule", self.shadow.rule.where if self.shadow.rule else ""
-            yield "ext_authz.shadow_digest", self.shadow.policy_digest
+            yield from _shadow_attributes(self.shadow)
         yield "ext_authz.fault", self.fault
         for stage, duration_ns in self.durations_ns:
             yield f"ext_authz.duration_us.{stage}", round(duration_ns / 1000)
         yield "ext_authz.duration_us.total", round(self.elapsed_ns / 1000)
+
+
+def _shadow_attributes(shadow: ShadowVerdict) -> Iterator[tuple[str, Value]]:
+    yield "ext_authz.shadow_decision", "allow" if shadow.reason.meaning.outcome is Outcome.ALLOW else "deny"
+    yield "ext_authz.shadow_reason", shadow.reason.value
+    yield "ext_authz.shadow_rule", shadow.rule.where if shadow.rule else ""
+    yield "ext_authz.shadow_digest", shadow.policy_digest
 
 
 def to_record(decision: Decision) -> AuditRecord:
@@ -145,6 +162,9 @@ def to_record(decision: Decision) -> AuditRecord:
         path=attributes.path,
         rule=decision.rule,
         delegation=decision.delegation,
+        access_token=decision.access_token,
+        on_behalf_of=decision.on_behalf_of,
+        scopes=decision.scopes,
         findings=decision.findings,
         policy_digest=decision.policy_digest,
         durations_ns=decision.durations_ns,

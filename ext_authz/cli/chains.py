@@ -19,7 +19,7 @@ from ext_authz.errors import ConfigurationError, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.chain import Delegation
 from ext_authz.tokens.claims import ClaimError, Claims
-from ext_authz.tokens.jws import MAX_CHAIN_BYTES, UnverifiedLink, decode_link, split_chain
+from ext_authz.tokens.jws import MAX_CHAIN_BYTES, UnverifiedToken, decode_link, split_chain
 from ext_authz.tokens.keys import KeySet, TrustedKeys, parse_jwks
 
 STANDARD_INPUT = "-"
@@ -115,7 +115,7 @@ def write_new(contents: Mapping[Path, tuple[int, bytes]]) -> None:
         raise ConfigurationError([f"{path}: {error.strerror}"]) from None
 
 
-def decoded(chain: str) -> list[UnverifiedLink]:
+def decoded(chain: str) -> list[UnverifiedToken]:
     """Take a chain apart."""
     try:
         return [decode_link(text, index) for index, text in enumerate(split_chain(chain))]
@@ -123,7 +123,7 @@ def decoded(chain: str) -> list[UnverifiedLink]:
         raise ConfigurationError([refusal.detail]) from None
 
 
-def problem_of(link: UnverifiedLink) -> str | None:
+def problem_of(link: UnverifiedToken) -> str | None:
     """Return why the claims of a link are not those of the profile."""
     try:
         Claims.parse(link.claims)
@@ -132,7 +132,7 @@ def problem_of(link: UnverifiedLink) -> str | None:
     return None
 
 
-def rows_of_link(link: UnverifiedLink) -> Iterator[tuple[str, object]]:
+def rows_of_link(link: UnverifiedToken) -> Iterator[tuple[str, object]]:
     """Yield what a link says, as it says it."""
     claims = link.claims
     actor = claims["act"].get("sub") if isinstance(claims.get("act"), Mapping) else None

@@ -8,6 +8,10 @@ import typer
 
 from ext_authz.cli import envoy, policy, token
 from ext_authz.cli.demo import demo
+from ext_authz.cli.learn import learn
+from ext_authz.cli.policy_lint import lint
+from ext_authz.cli.policy_schema import schema
+from ext_authz.cli.policy_show import show
 from ext_authz.cli.revocation import quarantine, revoke
 from ext_authz.cli.serve import serve
 
@@ -21,7 +25,11 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(demo)
 app.command()(quarantine)
+app.command()(learn)
 app.add_typer(policy.app, name="policy")
+policy.app.command()(lint)
+policy.app.command()(show)
+policy.app.command()(schema)
 app.add_typer(token.app, name="token")
 token.app.command()(revoke)
 app.add_typer(envoy.app, name="envoy")

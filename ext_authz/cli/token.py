@@ -22,7 +22,6 @@ from ext_authz.cli.chains import (
     read_certificate,
     read_chain,
     read_flag,
-    read_keys,
     read_signer,
     read_workloads,
     rows_of_link,
@@ -30,10 +29,11 @@ from ext_authz.cli.chains import (
 )
 from ext_authz.cli.exits import NO, exit_on_configuration_error
 from ext_authz.cli.times import parse_moment, parse_span
+from ext_authz.cli.trust import TrustFlags, read_revocations, read_trust
 from ext_authz.client.minting import Narrowing, Root, attenuate, mint_root
 from ext_authz.client.signing import MintingError, certificate_sha256, generate_private_key, private_key_pem, public_jwk
-from ext_authz.errors import Refusal
-from ext_authz.tokens.chain import DelegationTrust, Presentation, verify_chain
+from ext_authz.errors import NotAllowed
+from ext_authz.tokens.chain import Presentation, verify_chain
 from ext_authz.tokens.claims import MAX_DEPTH
 
 app = typer.Typer(help="Make, narrow, look at and verify delegation chains.", no_args_is_help=True)
@@ -214,9 +214,19 @@ def inspect(chain: _Chain, *, as_json: _Json = False) -> None:
 def verify(
     chain: _Chain,
     *,
-    presenter: Annotated[str, typer.Option(metavar="ID", help="SPIFFE ID of the caller.")],
-    destination: Annotated[str, typer.Option(metavar="ID", help="SPIFFE ID of the workload that is called.")],
-    root_issuer: Annotated[list[str], typer.Option(metavar="ID", help="SPIFFE ID that may start chains. Repeatable.")],
+    presenter: Annotated[
+        str, typer.Option(metavar="ID", help="SPIFFE ID of the caller; with --policies, also its name.")
+    ],
+    destination: Annotated[
+        str,
+        typer.Option(metavar="ID", help="SPIFFE ID of the workload that is called; with --policies, also its name."),
+    ],
+    policies: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Policy that says whose chains count, instead of the next flags.")
+    ] = None,
+    root_issuer: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="SPIFFE ID that may start chains. Repeatable.")
+    ] = None,
     minter: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="SPIFFE ID that may sign for others. Repeatable.")
     ] = None,
@@ -224,6 +234,9 @@ def verify(
     bundle: Annotated[
         list[str] | None,
         typer.Option(metavar="DOMAIN=FILE", help="CA certificates of a trust domain, PEM. Repeatable."),
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Control store of the servers: what was revoked is refused.")
     ] = None,
     certificate: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Certificate of the caller, PEM, where a link is bound to it.")
@@ -233,30 +246,30 @@ def verify(
 ) -> None:
     """Verify a chain as the server does, and print what it gives or why it is refused.
 
+    Example: ext-authz token verify chain.txt --policies policies/default --presenter planner-agent
+    --destination retrieval-agent
+
     Example: ext-authz token verify chain.txt --presenter spiffe://agents.example.com/planner-agent
     --destination spiffe://agents.example.com/retrieval-agent
     --root-issuer spiffe://agents.example.com/delegation-sts --minter spiffe://agents.example.com/delegation-sts
     --keys spiffe://agents.example.com/delegation-sts=sts.jwks.json --bundle agents.example.com=bundle.pem
 
-    What was revoked and what a policy limits further is not asked. Exits with 1 when the chain is refused.
+    The matrix and its cells are not asked. Keys at addresses are fetched once. Exits with 1 when the chain is refused.
     """
     with exit_on_configuration_error():
-        trust = DelegationTrust(
-            keys=read_keys(keys or (), bundle or ()),
-            root_issuers=frozenset(read_workloads("--root-issuer", root_issuer)),
-            minters=frozenset(read_workloads("--minter", minter or ())),
-        )
+        trust = read_trust(policies, TrustFlags(root_issuer or (), minter or (), keys or (), bundle or ()))
+        revocations = read_revocations(store)
         presentation = Presentation(
-            presenter=read_workloads("--presenter", [presenter])[0],
-            destination=read_workloads("--destination", [destination])[0],
+            presenter=trust.workload("--presenter", presenter),
+            destination=trust.workload("--destination", destination),
             now=read_flag("--at", parse_moment, at) if at else time.time(),
             certificate_sha256=_sha256(certificate),
             certificate=read_certificate(certificate),
         )
         shown = read_chain(chain)
     try:
-        authority = authority_of(verify_chain(shown, presentation, trust))
-    except Refusal as refusal:
+        authority = authority_of(verify_chain(shown, presentation, trust.delegation, revocations=revocations))
+    except NotAllowed as refusal:
         if as_json:
             print_json({"valid": False, "reason": refusal.reason, "detail": refusal.detail})
         else:

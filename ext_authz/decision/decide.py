@@ -5,18 +5,28 @@
 3. It returns a decision for every input; nothing escapes it. What fails inside is `internal_error`, never an allow.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
+from ext_authz.action.jsonrpc import RpcCall, read_call
 from ext_authz.action.registry import Action
-from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, TARGET_RESOURCE, Attributes
+from ext_authz.attributes.request import (
+    AUTHORIZATION,
+    DELEGATION_TOKEN,
+    REQUEST_TIMESTAMP,
+    TARGET_RESOURCE,
+    Attributes,
+)
 from ext_authz.decision.controls import NO_CONTROLS, Controls
+from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
 from ext_authz.decision.rates import admit, admit_tokens
 from ext_authz.decision.screening import scan_request
 from ext_authz.decision.seen import Seen
 from ext_authz.decision.stopwatch import Stopwatch
-from ext_authz.errors import NotAllowed, Reason, Refusal, Undecided
+from ext_authz.errors import InsufficientScope, NotAllowed, Reason, Refusal, Undecided
 from ext_authz.faults import place_of
 from ext_authz.identity.identify import Identifier, Identity
 from ext_authz.identity.names import Names
@@ -24,9 +34,10 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Finding, Screen
 from ext_authz.limits.limiter import Limiter
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.constraints import Facts, all_satisfied, satisfied
+from ext_authz.policy.constraints import Facts, all_satisfied, any_asks, satisfied
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 DIRECTION_EXTENSION = "direction"
@@ -64,12 +75,16 @@ class _Facts(NamedTuple):
     delegation: Delegation | None = None
     findings: tuple[Finding, ...] = ()
     choices: tuple[Grant, ...] = ()
+    access_token: AccessToken | None = None
+    rpc: RpcCall | None = None
 
     def are_sound(self) -> bool:
         """Whether a failing stage left what it should have: answer and record are made of these."""
         identity, action = isinstance(self.identity, Identity | None), isinstance(self.action, Action | None)
         rule, delegation = isinstance(self.rule, Rule | None), isinstance(self.delegation, Delegation | None)
-        return identity and action and rule and delegation and isinstance(self.findings, tuple)
+        tokens = delegation and isinstance(self.access_token, AccessToken | None)
+        rpc = isinstance(self.rpc, RpcCall | None)
+        return identity and action and rule and tokens and rpc and isinstance(self.findings, tuple)
 
 
 _NO_FACTS = _Facts()
@@ -94,50 +109,52 @@ def judge(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[Reaso
 def _run_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[_Facts, Exception | None]:
     """Run the stages, and return what they found out and what ended them; None when all allow."""
     policy, split = snapshot.policy, call.stopwatch.split
-    identity = action = rule = delegation = None
+    identity = action = rule = delegation = access_token = rpc = None
     findings: tuple[Finding, ...] = ()
     choices: tuple[Grant, ...] = ()
     ending: Exception | None = None
     try:
-        _check_direction(attributes)
-        if policy.limits is not None:
-            admit(attributes.principal, policy, snapshot.limiter, call.stopwatch.started_ns)
+        _admit(attributes, snapshot, call)
         identity = _identify(attributes, snapshot, call)
         split("identity")
+        rpc = policy.registry.endpoint(attributes, identity.resource)
         snapshot.controls.check_caller(identity.subject, call.now)
-        _check_peer(identity, call.peer)
-        _check_trust_domain(identity, policy.names)
-        _check_target(attributes, identity, policy.names)
-        asserted = attributes.headers.get(AGENT_ACTION)
-        action = policy.registry.resolve(attributes.method, attributes.path, identity.resource, asserted)
+        closed = policy.windows.closed_by(call.now) if policy.windows.closed else None
+        if closed is not None:
+            rule = Rule(closed.where, f"closed {closed.name}", denies=True)
+            raise Refusal(Reason.OUTSIDE_WINDOW)
+        _check_request(attributes, identity, policy, call)
+        rpc = _read_call(rpc, attributes, call)
+        action = policy.registry.resolve(attributes, identity.resource, rpc)
         split("action")
         request = AuthorizationRequest(identity.subject, action.name, identity.resource, Context(call.now))
         reason, rule, grants = policy.matrix.evaluate(request)
         split("policy")
         if reason is not Reason.ALLOWED:
             raise Refusal(reason)
-        if DELEGATION_TOKEN in attributes.headers:
-            delegation = _verify_delegation(attributes, identity, snapshot, call)
+        delegation = _delegation(attributes, identity, snapshot, call)
+        has_authorization = AUTHORIZATION in attributes.headers
+        if has_authorization:
+            access_token = _access_token(attributes, grants, identity, snapshot, call)
+            check_agreement(delegation, access_token)
         split("tokens")
-        given = Facts(request, action.scope, delegation)
+        given = Facts(request, action.scope, delegation, access_token, has_authorization)
         grant = satisfied(grants, given)
-        rule = grant.rule
-        if grant.rate is not None:
-            choices = all_satisfied(grants, given)
+        rule, choices = grant.rule, all_satisfied(grants, given) if grant.rate is not None else ()
+        if access_token is not None and not any_asks(choices or (grant,)):
+            access_token = None  # what the grant does not ask for adds nothing to it
         split("constraints")
-        findings = _screen(attributes, action, snapshot, call)
+        findings = _screen(attributes, action, rpc, snapshot, call)
         split("injection")
         if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
             raise TypeError("the screen did not say what it found")
         if findings:
             raise Refusal(Reason.INJECTION_DETECTED)
     except NotAllowed as error:
-        ending = error.with_traceback(
-            None
-        )  # it holds each frame up to here: every refusal would be work for the collector
+        ending = error.with_traceback(None)  # it holds every frame up to here: work for the collector
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    return _Facts(identity, action, rule, delegation, findings, choices), ending
+    return _Facts(identity, action, rule, delegation, findings, choices, access_token, rpc), ending
 
 
 def refuse(attributes: Attributes, snapshot: Snapshot, call: Call, error: Exception) -> Decision:
@@ -172,23 +189,77 @@ def _decision(
         fault=fault,
         choices=facts.choices,
         retry_after_seconds=retry_after_seconds,
+        access_token=facts.access_token,
+        needed_scopes=ending.scopes if isinstance(ending, InsufficientScope) else (),
+        rpc=facts.rpc,
     )
+
+
+def _admit(attributes: Attributes, snapshot: Snapshot, call: Call) -> None:
+    check_direction(attributes)
+    if snapshot.policy.limits is not None:
+        admit(attributes.principal, snapshot.policy, snapshot.limiter, call.stopwatch.started_ns)
+
+
+def _check_request(attributes: Attributes, identity: Identity, policy: Policy, call: Call) -> None:
+    check_peer(identity, call.peer)
+    check_trust_domain(identity, policy.names)
+    check_target(attributes, identity, policy.names)
+    check_freshness(attributes.headers.get(REQUEST_TIMESTAMP), call.now, required=policy.requires_timestamp)
+
+
+# What is costly is not done twice for one request, where another policy looks at it too. The name of a stage holds all that
+# its result rests on beside the request, the caller and the controls.
 
 
 def _identify(attributes: Attributes, snapshot: Snapshot, call: Call) -> Identity:
     if call.seen is None:
         return snapshot.identifier.identify(attributes, call.now)
-    return call.seen.once("identity", lambda: snapshot.identifier.identify(attributes, call.now))
+    return call.seen.once("identity", partial(snapshot.identifier.identify, attributes, call.now))
 
 
-def _screen(attributes: Attributes, action: Action, snapshot: Snapshot, call: Call) -> tuple[Finding, ...]:
+def _read_call(rpc: RpcCall | None, attributes: Attributes, call: Call) -> RpcCall | None:
+    if rpc is None or call.seen is None:
+        return rpc and read_call(rpc.protocol, attributes)
+    return call.seen.once(("rpc", rpc.protocol), partial(read_call, rpc.protocol, attributes))
+
+
+def _delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, call: Call) -> Delegation | None:
+    if DELEGATION_TOKEN not in attributes.headers:
+        return None
+    policy = snapshot.policy
+    if policy.limits is not None:
+        admit_tokens(identity.subject, policy, snapshot.limiter, call.stopwatch.started_ns)
+    verify = partial(verify_delegation, attributes, identity, snapshot, call.now)
     if call.seen is None:
-        return scan_request(snapshot.screen, attributes, action)
-    stage = ("injection", action.screens_body)  # all of the action that screening looks at
-    return call.seen.once(stage, lambda: scan_request(snapshot.screen, attributes, action))
+        return verify()
+    return call.seen.once(("chain", id(policy.delegation and policy.delegation.verifier)), verify)
 
 
-def _check_direction(attributes: Attributes) -> None:
+def _access_token(
+    attributes: Attributes, grants: Sequence[Grant], identity: Identity, snapshot: Snapshot, call: Call
+) -> AccessToken | None:
+    if not any_asks(grants):
+        return None
+    policy = snapshot.policy
+    if policy.limits is not None:
+        admit_tokens(identity.subject, policy, snapshot.limiter, call.stopwatch.started_ns)
+    verify = partial(verify_asked_access_token, attributes, grants, identity, snapshot, call.now)
+    if call.seen is None:
+        return verify()
+    return call.seen.once(("access token", id(policy.providers)), verify)
+
+
+def _screen(
+    attributes: Attributes, action: Action, rpc: RpcCall | None, snapshot: Snapshot, call: Call
+) -> tuple[Finding, ...]:
+    scan = partial(scan_request, snapshot.screen, attributes, action, rpc)
+    if call.seen is None:
+        return scan()
+    return call.seen.once(("screening", action.screens_body, rpc and rpc.protocol), scan)
+
+
+def check_direction(attributes: Attributes) -> None:
     direction = attributes.extensions.get(DIRECTION_EXTENSION, INBOUND)
     if direction == EGRESS:  # there is no EgressAllowlist in this release, so nothing is on it
         raise Refusal(Reason.EGRESS_DENIED)
@@ -196,18 +267,18 @@ def _check_direction(attributes: Attributes) -> None:
         raise Refusal(Reason.REQUEST_MALFORMED, "the route's context extension `direction` is unknown")
 
 
-def _check_peer(identity: Identity, peer: SpiffeId | None) -> None:
+def check_peer(identity: Identity, peer: SpiffeId | None) -> None:
     """Refuse a sidecar that asks about another workload than its own: it could make up any attributes."""
     if peer is not None and peer != identity.resource:
         raise Refusal(Reason.IDENTITY_MISMATCH, "the sidecar that asks is not the one of the workload reached")
 
 
-def _check_trust_domain(identity: Identity, names: Names) -> None:
+def check_trust_domain(identity: Identity, names: Names) -> None:
     if identity.subject.trust_domain != names.trust_domain:
         raise Refusal(Reason.TRUST_DOMAIN)
 
 
-def _check_target(attributes: Attributes, identity: Identity, names: Names) -> None:
+def check_target(attributes: Attributes, identity: Identity, names: Names) -> None:
     """Refuse a request whose x-target-resource names another workload: it was sent to the wrong place."""
     name = attributes.headers.get(TARGET_RESOURCE)
     if name is None:
@@ -220,18 +291,36 @@ def _check_target(attributes: Attributes, identity: Identity, names: Names) -> N
         raise Refusal(Reason.RESOURCE_MISMATCH)
 
 
-def _verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, call: Call) -> Delegation:
+def verify_delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, now: float) -> Delegation | None:
     """Verify the chain that the request carries: one that cannot be verified is never ignored."""
+    if DELEGATION_TOKEN not in attributes.headers:
+        return None
     if snapshot.policy.delegation is None:
         raise Undecided(Reason.KEYS_UNAVAILABLE)
-    controls, now = snapshot.controls, call.now
-    admit_tokens(identity.subject, snapshot.policy, snapshot.limiter, call.stopwatch.started_ns)
+    controls = snapshot.controls
     controls.check_freshness(now)
-    verifier = snapshot.policy.delegation.verifier
-    if call.seen is None:
-        delegation = verifier.verify(attributes, identity, now, controls.revocations)
-    else:
-        stage = ("tokens", id(verifier))
-        delegation = call.seen.once(stage, lambda: verifier.verify(attributes, identity, now, controls.revocations))
+    delegation = snapshot.policy.delegation.verifier.verify(attributes, identity, now, controls.revocations)
     controls.check_delegation(delegation, now)
     return delegation
+
+
+def verify_asked_access_token(
+    attributes: Attributes, grants: Sequence[Grant], identity: Identity, snapshot: Snapshot, now: float
+) -> AccessToken | None:
+    """Verify the access token that the request carries, if any of its grants asks for one."""
+    if not any_asks(grants):
+        return None
+    if snapshot.policy.providers is None:
+        raise Undecided(Reason.KEYS_UNAVAILABLE)
+    controls = snapshot.controls
+    controls.check_freshness(now)
+    header = attributes.headers[AUTHORIZATION]
+    access_token = snapshot.policy.providers.verify(header, identity, now, controls.revocations)
+    controls.check_access_token(access_token, now)
+    return access_token
+
+
+def check_agreement(delegation: Delegation | None, access_token: AccessToken | None) -> None:
+    """Refuse a chain and an access token that are for different people: one of them is not this caller's."""
+    if delegation and access_token and delegation.on_behalf_of != access_token.on_behalf_of:
+        raise Refusal(Reason.OIDC_SUBJECT, "the access token is for somebody else than the delegation chain")

@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+from ext_authz.action.jsonrpc import RpcCall
 from ext_authz.action.registry import Action
 from ext_authz.attributes.request import Attributes
 from ext_authz.errors import Meaning, NotAllowed, Reason
 from ext_authz.identity.identify import Identity
 from ext_authz.injection.screen import Finding
 from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 
@@ -36,6 +38,9 @@ class Decision(NamedTuple):
     durations_ns: tuple[tuple[str, int], ...]  # each finished stage, nanoseconds since the one before
     elapsed_ns: int  # from the call to the decision, the stage that refused included
     fault: str  # what failed inside when the reason is internal_error: type and place, never values
+    access_token: AccessToken | None = None  # verified, and asked for by the rule
+    needed_scopes: tuple[str, ...] = ()  # what the access token should have had, when the reason is oidc_scope
+    rpc: RpcCall | None = None  # None: the request came to no JSON-RPC endpoint, or nobody knows to which workload
     choices: tuple[Grant, ...] = ()  # the satisfied grants, where calls are counted: one with room allows
     retry_after_seconds: int = 0  # of a refusal that ends by itself
     shadow: ShadowVerdict | None = None  # None: nothing differs, or there is no shadow policy
@@ -49,6 +54,19 @@ class Decision(NamedTuple):
         """Return this decision as something after it refused it."""
         overruled = self.overruled(refusal.reason, refusal.detail)
         return overruled._replace(retry_after_seconds=refusal.retry_after_seconds)
+
+    @property
+    def on_behalf_of(self) -> str:
+        """For whom the caller acts, verified; empty when it acts on its own authority."""
+        token = self.delegation or self.access_token
+        return token.on_behalf_of if token else ""
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What the caller may do for them: with a chain and an access token, what both allow."""
+        if self.delegation is None:
+            return self.access_token.scopes if self.access_token else frozenset()
+        return self.delegation.scopes & self.access_token.scopes if self.access_token else self.delegation.scopes
 
     def overruled(self, reason: Reason, detail: str = "", fault: str = "") -> "Decision":
         """Return this decision with another outcome, for what fails after it was made."""

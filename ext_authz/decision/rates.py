@@ -11,6 +11,7 @@ from ext_authz.faults import place_of
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.limits.limiter import Limiter, Wanted
 from ext_authz.policy.compile import Policy
+from ext_authz.policy.verdict import Grant
 
 # A token that ends in one of these did not hold, as opposed to one that holds and does not fit the call.
 FAILED_VERIFICATIONS = frozenset(
@@ -18,6 +19,8 @@ FAILED_VERIFICATIONS = frozenset(
         *(Reason.TOKEN_MALFORMED, Reason.TOKEN_SIGNATURE, Reason.TOKEN_EXPIRED, Reason.TOKEN_NOT_YET_VALID),
         *(Reason.TOKEN_ISSUER, Reason.TOKEN_KEY, Reason.TOKEN_REVOKED, Reason.TOKEN_CHAIN),
         *(Reason.TOKEN_AUDIENCE, Reason.TOKEN_PRESENTER),
+        *(Reason.OIDC_MALFORMED, Reason.OIDC_SIGNATURE, Reason.OIDC_EXPIRED, Reason.OIDC_ISSUER),
+        *(Reason.OIDC_AUDIENCE, Reason.OIDC_LIFETIME, Reason.OIDC_BINDING),
     }
 )
 
@@ -57,11 +60,18 @@ def charge(decision: Decision, policy: Policy, limiter: Limiter, now_ns: int) ->
             _note(decision, policy, limiter, now_ns)
         elif wanted := _wanted(decision, policy):
             grant = limiter.charge(wanted, now_ns)
-            if grant is not None and grant.rule is not decision.rule:
-                decision = decision._replace(rule=grant.rule)
+            if grant is not None:
+                return _granted_by(grant, decision)
     except Exception as error:  # noqa: BLE001  rule 2
         return _overruled(decision, error)
     return decision
+
+
+def _granted_by(grant: Grant, decision: Decision) -> Decision:
+    """Return a would-be allow as that of this grant: what it does not ask for adds nothing to it."""
+    if decision.access_token is not None and not grant.asks_for_access_token:
+        return decision._replace(rule=grant.rule, access_token=None)
+    return decision if grant.rule is decision.rule else decision._replace(rule=grant.rule)
 
 
 def _wanted(decision: Decision, policy: Policy) -> Wanted | None:

@@ -9,25 +9,26 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote
 
+from ext_authz.action.jsonrpc import RpcCall
 from ext_authz.action.registry import Action
 from ext_authz.attributes.body import parse_json
-from ext_authz.attributes.request import AI_PROMPT, CONTENT_ENCODING, CONTENT_TYPE, Attributes
-from ext_authz.errors import Reason, Refusal
+from ext_authz.attributes.media_type import JSON, readable_media_type
+from ext_authz.attributes.request import AI_PROMPT, Attributes
 from ext_authz.injection.leaves import Leaf, body_leaves, body_texts, form_leaves, query_leaves
 from ext_authz.injection.screen import Finding, Screen
 
-_JSON = "application/json"
 _JSON_SUFFIX = "+json"  # RFC 6839 section 3.1
 _FORM = "application/x-www-form-urlencoded"
-_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
-def scan_request(screen: Screen, attributes: Attributes, action: Action) -> tuple[Finding, ...]:
-    """Return what the screen finds in a request.
+def scan_request(
+    screen: Screen, attributes: Attributes, action: Action, rpc: RpcCall | None = None
+) -> tuple[Finding, ...]:
+    """Return what the screen finds in a request. `rpc` holds the body of a JSON-RPC call, which is decoded once.
 
     Raises Refusal for a body that the action screens and that is not whole, or cannot be read.
     """
-    parts = list(_parts(attributes, action))
+    parts = list(_parts(attributes, action, rpc))
     texts = _texts(parts)
     if texts is not None and screen.knows_clean(texts):
         return ()
@@ -86,7 +87,7 @@ def _texts(parts: Iterable[_Part]) -> list[str] | None:
     return texts
 
 
-def _parts(attributes: Attributes, action: Action) -> Iterator[_Part]:
+def _parts(attributes: Attributes, action: Action, rpc: RpcCall | None) -> Iterator[_Part]:
     prompt = attributes.headers.get(AI_PROMPT)
     if prompt:
         yield _Text(f"header:{AI_PROMPT}", prompt)
@@ -94,30 +95,22 @@ def _parts(attributes: Attributes, action: Action) -> Iterator[_Part]:
         yield _Text("path", unquote(attributes.path))
     if attributes.query:
         yield _Fields(tuple(query_leaves(attributes.query)))
-    if action.screens_body:
+    if not action.screens_body:
+        return
+    if rpc is not None and rpc.body is not None:
+        yield _Json(rpc.body)
+    else:
         data = attributes.body.whole()
         if data:
             yield from _body_parts(attributes, data)
 
 
 def _body_parts(attributes: Attributes, data: bytes) -> Iterator[_Part]:
-    if attributes.headers.get(CONTENT_ENCODING, "identity") != "identity":
-        raise Refusal(Reason.BODY_ENCODING, "the body is compressed")
-    media_type, *parameters = attributes.headers.get(CONTENT_TYPE, "").lower().split(";")
-    _check_charset(parameters)
-    media_type = media_type.strip()
-    if media_type == _JSON or media_type.endswith(_JSON_SUFFIX):
+    media_type = readable_media_type(attributes.headers)
+    if media_type == JSON or media_type.endswith(_JSON_SUFFIX):
         yield _Json(parse_json(data))
     else:
         yield from _undeclared_parts(data, is_form=media_type == _FORM)
-
-
-def _check_charset(parameters: Iterable[str]) -> None:
-    """Refuse a body that the application would decode in another way than we do."""
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "charset" and value.strip(' \t"') not in _CHARSETS:
-            raise Refusal(Reason.BODY_ENCODING, "the body has another charset than UTF-8")
 
 
 def _undeclared_parts(data: bytes, *, is_form: bool) -> Iterator[_Part]:

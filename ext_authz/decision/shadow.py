@@ -15,6 +15,8 @@ from ext_authz.errors import Reason
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy
 from ext_authz.tokens.compile import DelegationPolicy
+from ext_authz.tokens.keys import NO_KEYS, KeySet, KeySource
+from ext_authz.tokens.providers import ProviderPolicy
 
 # How long a candidate may take between two stages before it is given up. The answer waits for it.
 MAX_SHADOW_NS = 5_000_000
@@ -65,16 +67,23 @@ class Shadow:
 
 def _with_trust_of(candidate: Policy, active: Policy) -> Policy:
     """Give the candidate the fetched keys of the active policy, and its verifier where both trust the same."""
-    if candidate.delegation is None or active.delegation is None:
-        return candidate
-    keys = active.delegation.verifier.trust.keys.by_issuer
-    candidate = candidate.with_keys(
-        {source: keys[issuer] for issuer, source in active.delegation.sources.items() if issuer in keys}
-    )
+    candidate = candidate.with_keys(dict(_fetched(active)))
     theirs, ours = candidate.delegation, active.delegation
-    if theirs is None or tuple(_trusted(theirs)) != tuple(_trusted(ours)):
-        return candidate
-    return replace(candidate, delegation=replace(theirs, verifier=ours.verifier))
+    if theirs is not None and ours is not None and list(_trusted(theirs)) == list(_trusted(ours)):
+        candidate = replace(candidate, delegation=replace(theirs, verifier=ours.verifier))
+    if candidate.providers and active.providers and _accepted(candidate.providers) == _accepted(active.providers):
+        candidate = replace(candidate, providers=active.providers)
+    return candidate
+
+
+def _fetched(policy: Policy) -> Iterator[tuple[KeySource, KeySet]]:
+    """Yield the keys that a policy has from addresses."""
+    if policy.delegation is not None:
+        by_issuer = policy.delegation.verifier.trust.keys.by_issuer
+        yield from ((source, by_issuer[issuer]) for issuer, source in policy.delegation.sources.items())
+    if policy.providers is not None:
+        providers = policy.providers.trust.providers
+        yield from ((source, providers[issuer].keys) for issuer, source in policy.providers.sources.items())
 
 
 def _trusted(delegation: DelegationPolicy) -> Iterator[object]:
@@ -88,3 +97,12 @@ def _trusted(delegation: DelegationPolicy) -> Iterator[object]:
 
 def _digest(delegation: DelegationPolicy, issuer: SpiffeId) -> tuple[object, str]:
     return delegation.sources.get(issuer), delegation.verifier.trust.keys.by_issuer[issuer].digest
+
+
+def _accepted(policy: ProviderPolicy) -> tuple[object, ...]:
+    """Return all that the verification of an access token rests on, as above."""
+    providers = [
+        (issuer, policy.sources.get(issuer), provider.keys.digest, replace(provider, keys=NO_KEYS))
+        for issuer, provider in policy.trust.providers.items()
+    ]
+    return policy.digest, providers

@@ -4,19 +4,21 @@ A policy is one directory of YAML files; each file holds one or more documents, 
 """
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ext_authz.documents.models import PLANNED_KINDS, POLICY_KINDS, PolicyModel
+from ext_authz.documents.models import PLANNED_KINDS, POLICY_KINDS, ActionRegistry, PolicyModel
 from ext_authz.documents.problems import describe, unknown
 from ext_authz.documents.reader import MAX_FILE_BYTES, Document, Places, YamlError, place_after, read_documents
 from ext_authz.errors import PolicyError
 
 SUFFIXES = (".yaml", ".yml")
+# Registries that documents include by name.
+PRESETS = Path(__file__).with_name("presets")
 # Files in one policy directory: far above the ten kinds, far below what makes a reload slow.
 MAX_FILES = 256
 
@@ -30,6 +32,11 @@ class Source(Generic[ModelT]):
     model: ModelT
     path: str
     places: Places
+    is_preset: bool = False  # of this package, and not of the policy's author
+    name: str = field(init=False)  # of the file; kept, because a large matrix asks for it with each cell
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", Path(self.path).name)
 
     def locate(self, *steps: str | int) -> str:
         """Return `path:line:column` of the value at `steps`."""
@@ -47,7 +54,7 @@ class Source(Generic[ModelT]):
 
     def rule_place(self, *steps: str | int) -> str:
         """Return `file:line`: how a rule is named in verdicts and records, the same on every machine."""
-        return f"{Path(self.path).name}:{self.places.find_key(steps).line}"
+        return f"{self.name}:{self.places.find_key(steps).line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +68,14 @@ class PolicyDocuments:
     def of(self, model: type[ModelT]) -> list[Source[ModelT]]:
         """Return the documents of one kind."""
         return [
-            Source(source.model, source.path, source.places)
+            Source(source.model, source.path, source.places, source.is_preset)
             for source in self.sources
             if isinstance(source.model, model)
         ]
 
 
-def load_policy(directory: Path) -> PolicyDocuments:
-    """Read every YAML file of `directory`, hidden names left out.
+def load_policy(directory: Path, presets: Path = PRESETS) -> PolicyDocuments:
+    """Read every YAML file of `directory`, hidden names left out, and the presets that they name.
 
     Raises PolicyError with all problems: unreadable or too large files, sub-directories (they are not read, and
     nothing written is ever ignored), and whatever the documents themselves get wrong.
@@ -81,6 +88,12 @@ def load_policy(directory: Path) -> PolicyDocuments:
         if text is not None:
             digest.update(f"{path.name}\0{len(text)}\0{text}".encode())
             sources += _models(path, text, POLICY_KINDS, problems)
+    # First, so that an action of a document that has the name of a preset's is the one that stands twice.
+    for name in _presets(sources):
+        text = _read(presets / f"{name}.yaml", problems) or ""
+        digest.update(f"preset {name}\0{len(text)}\0{text}".encode())
+        found = _models(presets / f"{name}.yaml", text, {ActionRegistry.__name__: ActionRegistry}, problems)
+        sources[:0] = [replace(source, path=f"preset {name}", is_preset=True) for source in found]
     if problems:
         raise PolicyError(problems)
     return PolicyDocuments(directory, tuple(sources), digest.hexdigest())
@@ -114,6 +127,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if len(documents) != 1 or not isinstance(documents[0].value, dict):
         raise PolicyError([f"{path}:1:1: expected one mapping"])
     return dict(documents[0].value)
+
+
+def _presets(sources: Iterable[Source[PolicyModel]]) -> list[str]:
+    """Return the presets that documents name, each once, in the order of their names."""
+    return sorted(
+        {name for source in sources if isinstance(source.model, ActionRegistry) for name in source.model.presets}
+    )
 
 
 def _files(directory: Path, problems: list[str]) -> list[Path]:

@@ -11,13 +11,28 @@ from pydantic import BaseModel
 
 from ext_authz.documents.models import (
     ACTION_NAME_PATTERN,
+    BASE_PATH_PATTERN,
     DENIED_ACTION_PATTERN,
     DURATION_PATTERN,
+    END_PATTERN,
+    ENDPOINT_PATTERN,
+    FOREIGN_SCOPE_PATTERN,
+    GRPC_METHOD_PATTERN,
+    HEADER_PATTERN,
     HTTP_ROUTE_PATTERN,
+    ISSUER_PATTERN,
+    METHOD_PATTERN,
+    MOMENT_PATTERN,
+    OAUTH_NAME_PATTERN,
+    ON_BEHALF_OF_PATTERN,
     PLANNED_KEYS,
     RATE_PATTERN,
+    RPC_METHOD_PATTERN,
     SCOPE_PATTERN,
+    START_PATTERN,
     SUBJECTS_PATTERN,
+    TOOL_PATTERN,
+    WINDOW_NAME_PATTERN,
 )
 from ext_authz.documents.reader import kind_of, quoted
 
@@ -34,19 +49,54 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("matrix", _ANY, _ANY): "a list of action names",
     ("matrix", _ANY, _ANY, "actions"): "a list of action names",
     ("matrix", _ANY, _ANY, "scopes"): "a list of scopes",
+    ("matrix", _ANY, _ANY, "during"): "a list of windows",
+    ("matrix", _ANY, _ANY, "not_during"): "a list of windows",
     ("deny",): "a list of denials",
     ("deny", _ANY): "a mapping with `subject`, `resource` and `action`",
+    ("invariants",): "a list of invariants",
+    ("invariants", _ANY): "a mapping with `from` and `must_not_reach`",
     ("actions",): "a mapping from action names to how requests are recognised",
     ("actions", _ANY): "a mapping with `http` or `asserted`",
     ("actions", _ANY, "http"): "a list of routes, such as [GET /records/{id}]",
+    ("actions", _ANY, "grpc"): "a list of gRPC methods, such as [search.v1.Index/Query]",
+    ("actions", _ANY, "mcp"): "a mapping with `tools` or `methods`",
+    ("actions", _ANY, "mcp", "tools"): "a list of tools, such as [search]",
+    ("actions", _ANY, "mcp", "methods"): "a list of JSON-RPC methods, such as [tools/list]",
+    ("actions", _ANY, "a2a"): "a list of A2A methods, such as [message/send]",
     ("actions", _ANY, "resources"): "a list of names",
+    ("presets",): "a list of presets, such as [openai]",
+    ("endpoints",): "a mapping with `mcp` or `a2a`",
+    ("endpoints", "mcp"): "a list of routes, such as [POST /mcp]",
+    ("endpoints", "a2a"): "a list of routes, such as [POST /a2a], or a mapping with `jsonrpc`, `http` or `grpc`",
+    ("endpoints", "a2a", "jsonrpc"): "a list of routes, such as [POST /a2a]",
+    ("endpoints", "a2a", "http"): "a list of base paths, such as [/v1]",
+    ("endpoints", "resources"): "a list of names",
     ("callers",): "a mapping from callers to rates",
     ("root_issuers",): "a list of names, or of mappings with `id`",
     ("root_issuers", _ANY): "a name, or a mapping with `id`",
     ("root_issuers", _ANY, "scopes"): "a list of scopes",
+    ("root_issuers", _ANY, "targets"): "a list of names",
     ("minters",): "a list of names",
-    ("keys",): "a mapping from issuers to files with their JWK sets",
+    ("keys",): "a mapping from issuers to files or addresses of their JWK sets",
     ("bundles",): "a mapping from trust domains to PEM files",
+    ("tests",): "a list of tests",
+    ("tests", _ANY): "a mapping with `name`, `request` and `expect`",
+    ("tests", _ANY, "request"): "a mapping with `from`, `to` and `action`",
+    ("tests", _ANY, "request", "headers"): "a mapping from header names to texts",
+    ("tests", _ANY, "request", "query"): "a mapping from names to texts",
+    ("tests", _ANY, "expect"): "`allow`, `deny` or `error`, or a mapping with `outcome`",
+    ("windows",): "a mapping from window names to spans of time",
+    ("windows", _ANY): "a mapping with `from` and `to`",
+    ("windows", _ANY, "days"): "a list of days, such as [mon, tue]",
+    ("closed",): "a list of windows",
+    ("providers",): "a list of mappings with `issuer` and `audience`",
+    ("providers", _ANY): "a mapping with `issuer` and `audience`",
+    ("providers", _ANY, "audience"): "a text or a list of texts",
+    ("providers", _ANY, "token_types"): "a list of `at+jwt` and `JWT`",
+    ("providers", _ANY, "clients"): "a mapping from clients to who may show their tokens",
+    ("providers", _ANY, "clients", _ANY): "a name or a list of names",
+    ("providers", _ANY, "scopes"): "a mapping from scopes of the issuer to lists of scopes",
+    ("providers", _ANY, "scopes", _ANY): "a list of scopes",
 }
 # fmt: on
 
@@ -55,10 +105,25 @@ _FORMS = {
     ACTION_NAME_PATTERN: f"is not an action name: {_ACTION_NAME}",
     DENIED_ACTION_PATTERN: f"is not an action name: {_ACTION_NAME}; or `*` for every action",
     HTTP_ROUTE_PATTERN: "is not a route: expected METHOD /path, such as GET /records/{id}",
+    ENDPOINT_PATTERN: "is not an endpoint: expected POST /path, such as POST /mcp",
+    BASE_PATH_PATTERN: "is not a base path: expected /path, such as /v1, or / alone",
+    GRPC_METHOD_PATTERN: "is not a gRPC method: expected package.Service/Method; there are no wildcards",
+    TOOL_PATTERN: "is not a tool: letters, digits, and _ . / : @ -, at most 128; there are no wildcards",
+    RPC_METHOD_PATTERN: "is not a JSON-RPC method: expected a name such as tools/list; there are no wildcards",
     SCOPE_PATTERN: "is not a scope: letters, digits, dot, dash, underscore, colon and slash, at most 128, a letter or digit first",
     DURATION_PATTERN: "is not a span of time: expected a number and s, m or h, such as 30m",
+    METHOD_PATTERN: "is not a method: capitals, such as GET",
+    HEADER_PATTERN: "is not the name of a header",
+    MOMENT_PATTERN: "is not a moment: expected RFC 3339 with its zone, such as 2026-01-05T12:00:00Z",
+    START_PATTERN: "is not a time of day: expected hours and minutes from 00:00 to 23:59, in quotes",
+    END_PATTERN: "is not a time of day: expected hours and minutes from 00:00 to 24:00, in quotes",
+    WINDOW_NAME_PATTERN: "is not a window's name: lower-case letters, digits, dash and underscore, at most 64, a letter or digit first",
     RATE_PATTERN: "is not a rate: expected a number of calls, a slash and s, min or h, such as 10/min",
     SUBJECTS_PATTERN: "is not a subject: printable ASCII without spaces, and `*` at the end only",
+    ISSUER_PATTERN: "is not an issuer: expected https://host/path without query, as its tokens write it",
+    ON_BEHALF_OF_PATTERN: "does not say for whom: expected `{sub}` once, such as user:{sub}, in printable ASCII without spaces",
+    FOREIGN_SCOPE_PATTERN: 'is not a scope of an issuer: printable ASCII without spaces, `"` and `\\`, at most 255',
+    OAUTH_NAME_PATTERN: "is not what a token can name: printable ASCII, at most 255, no space at either end",
 }
 
 
@@ -128,8 +193,17 @@ def _too_much(problem: Any, _: type[BaseModel]) -> str:
 
 
 def _not_one_of(problem: Any, _: type[BaseModel]) -> str:
+    if problem["loc"] == ("version",):
+        return _other_version(problem["input"])
     expected = problem["ctx"]["expected"].replace("'", "`")
     return f"expected {expected}, got {_shown(problem['input'])}"
+
+
+def _other_version(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return f"expected a whole number without quotes, got {_shown(value)}: this release reads version 1"
+    whose = "a later release reads" if value > 1 else "no release reads"
+    return f"{whose} version {_shown(value)}: this one reads version 1"
 
 
 def _too_short(problem: Any, _: type[BaseModel]) -> str:

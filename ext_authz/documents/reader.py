@@ -6,8 +6,10 @@
 """
 
 import re
-from collections.abc import Iterator
+import string
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -34,6 +36,9 @@ _GUESSED = re.compile(
     r"|[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?"  # other spellings of numbers
     r"|<<|="
 )
+# All of what is guessed, and all constants, that begin with a letter are no longer than `false`; most texts are longer.
+_LONGEST_GUESSED_WORD = 5
+_ASCII_LETTERS = frozenset(string.ascii_letters)
 # Characters that readers or people take for something else: control characters, the line breaks of YAML 1.1 alone (what
 # follows one in a comment is no comment to libyaml), bidirectional controls, the byte order mark, lone surrogates.
 _MISREAD = re.compile(
@@ -70,21 +75,38 @@ class YamlError(ValueError):
         self.place = place
 
 
-@dataclass(slots=True)
-class Places:
+# Most values hold nothing: they share this, because a matrix of 100,000 cells has a million of them. For the same reason
+# places are kept as one number each, line and column; a column fits because a file has at most 2**23 bytes.
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
+_COLUMN_BITS = 24
+
+
+def _unpacked(packed: int) -> Place:
+    return Place(packed >> _COLUMN_BITS, packed & (1 << _COLUMN_BITS) - 1)
+
+
+class Places(NamedTuple):
     """Places of a value and of everything inside it, in the shape of the value."""
 
-    place: Place
-    keys: dict[str, Place] = field(default_factory=dict)
-    children: dict[str | int, "Places"] = field(default_factory=dict)
+    packed: int
+    keys: Mapping[str, int] = _NOTHING
+    children: Mapping[Any, "Places | int"] = _NOTHING  # by key or index; a number is the place of what holds nothing
+
+    @property
+    def place(self) -> Place:
+        """Where the value stands."""
+        return _unpacked(self.packed)
 
     def find(self, path: tuple[str | int, ...]) -> Place:
         """Return the place of the value at `path`, or of the innermost existing value around it."""
         node = self
         for step in path:
             if step not in node.children:
-                return node.keys.get(str(step), node.place)
-            node = node.children[step]
+                return _unpacked(node.keys.get(str(step), node.packed))
+            child = node.children[step]
+            if isinstance(child, int):
+                return _unpacked(child)
+            node = child
         return node.place
 
     def find_key(self, path: tuple[str | int, ...]) -> Place:
@@ -92,8 +114,12 @@ class Places:
         *parents, last = path
         node = self
         for step in parents:
-            node = node.children[step]
-        return node.keys.get(str(last), self.find(path))
+            child = node.children[step]
+            if isinstance(child, int):
+                return _unpacked(child)
+            node = child
+        key = node.keys.get(str(last))
+        return self.find(path) if key is None else _unpacked(key)
 
 
 class Document(NamedTuple):
@@ -151,73 +177,96 @@ def kind_of(value: Any) -> str:
 class _Open:
     """A mapping or sequence whose end has not come yet."""
 
+    packed: int
     value: dict[str, Any] | list[Any]
-    places: Places
+    keys: dict[str, int] = field(default_factory=dict)
+    children: dict[str | int, Places | int] = field(default_factory=dict)
     key: str | None = None
 
-    def add(self, child: Any, places: Places) -> None:
+    def add(self, child: Any, places: Places | int) -> None:
         if isinstance(self.value, list):
-            self.places.children[len(self.value)] = places
+            self.children[len(self.value)] = places
             self.value.append(child)
         elif self.key is None:
-            self._start_entry(child, places.place)
+            self._start_entry(child, places if isinstance(places, int) else places.packed)
         else:
-            self.places.children[self.key] = places
+            self.children[self.key] = places
             self.value[self.key] = child
             self.key = None
 
-    def _start_entry(self, key: Any, place: Place) -> None:
+    def close(self) -> Places | int:
+        return Places(self.packed, self.keys or _NOTHING, self.children) if self.children else self.packed
+
+    def _start_entry(self, key: Any, packed: int) -> None:
         if not isinstance(key, str):
-            raise YamlError(place, f"a key is text, not {kind_of(key)}: put it in quotes")
-        if key in self.places.keys:
-            raise YamlError(place, f"key {quoted(key)} stands twice, first on line {self.places.keys[key].line}")
-        self.places.keys[key] = place
+            raise YamlError(_unpacked(packed), f"a key is text, not {kind_of(key)}: put it in quotes")
+        if key in self.keys:
+            first = _unpacked(self.keys[key]).line
+            raise YamlError(_unpacked(packed), f"key {quoted(key)} stands twice, first on line {first}")
+        self.keys[key] = packed
         self.key = key
 
 
 def _documents(text: str) -> Iterator[Document]:
+    parser = _PARSER(text)
+    try:
+        yield from _documents_of(iter(parser.get_event, None))
+    finally:
+        parser.dispose()
+
+
+def _documents_of(events: Iterator[yaml.Event]) -> Iterator[Document]:
     stack: list[_Open] = []
-    for event in yaml.parse(text, Loader=_PARSER):
+    texts: dict[str, str] = {}  # names stand in a matrix again and again, and are kept once
+    for event in events:
         value: Any
-        match event:
-            case yaml.ScalarEvent():
-                places = Places(_place(event.start_mark))
-                _refuse_decoration(event, event.tag is not None and not event.implicit[1], places.place)
-                value = _scalar(event, places.place)
-            case yaml.CollectionStartEvent():
-                places = Places(_place(event.start_mark))
-                _refuse_decoration(event, event.tag is not None, places.place)
-                if len(stack) == MAX_DEPTH:
-                    raise YamlError(places.place, f"nested deeper than {MAX_DEPTH} levels")
-                stack.append(_Open({} if isinstance(event, yaml.MappingStartEvent) else [], places))
-                continue
-            case yaml.CollectionEndEvent():
-                closed = stack.pop()
-                value, places = closed.value, closed.places
-            case yaml.AliasEvent():
-                raise YamlError(_place(event.start_mark), "aliases are not read: write the value out, or name a group")
-            case _:
-                continue
+        places: Places | int
+        if isinstance(event, yaml.ScalarEvent):
+            _refuse_decoration(event, tagged=event.tag is not None and not event.implicit[1])
+            places, value = _packed(event), _scalar(event)
+            if isinstance(value, str):
+                value = texts.setdefault(value, value)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            _refuse_decoration(event, tagged=event.tag is not None)
+            if len(stack) == MAX_DEPTH:
+                raise YamlError(_place(event.start_mark), f"nested deeper than {MAX_DEPTH} levels")
+            stack.append(_Open(_packed(event), {} if isinstance(event, yaml.MappingStartEvent) else []))
+            continue
+        elif isinstance(event, yaml.CollectionEndEvent):
+            closed = stack.pop()
+            value, places = closed.value, closed.close()
+        elif isinstance(event, yaml.AliasEvent):
+            raise YamlError(_place(event.start_mark), "aliases are not read: write the value out, or name a group")
+        else:
+            continue
         if stack:
             stack[-1].add(value, places)
         elif value is not None:
-            yield Document(value, places)
+            yield Document(value, Places(places) if isinstance(places, int) else places)
+
+
+def _packed(event: yaml.Event) -> int:
+    mark: Any = event.start_mark
+    packed: int = mark.line + 1 << _COLUMN_BITS | mark.column + 1
+    return packed
 
 
 def _place(mark: Any) -> Place:
     return Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
 
 
-def _refuse_decoration(event: yaml.NodeEvent, tagged: bool, place: Place) -> None:  # noqa: FBT001
+def _refuse_decoration(event: yaml.NodeEvent, *, tagged: bool) -> None:
     if event.anchor is not None:
-        raise YamlError(place, "anchors are not read: write the value out, or name a group")
+        raise YamlError(_place(event.start_mark), "anchors are not read: write the value out, or name a group")
     if tagged:
-        raise YamlError(place, "tags are not read: leave out the `!`")
+        raise YamlError(_place(event.start_mark), "tags are not read: leave out the `!`")
 
 
-def _scalar(event: yaml.ScalarEvent, place: Place) -> str | int | float | bool | None:
+def _scalar(event: yaml.ScalarEvent) -> str | int | float | bool | None:
     text: str = event.value
     if event.style:  # quoted or a block: text and nothing else
+        return text
+    if len(text) > _LONGEST_GUESSED_WORD and text[0] in _ASCII_LETTERS:
         return text
     if text in _CONSTANTS:
         return _CONSTANTS[text]
@@ -227,5 +276,5 @@ def _scalar(event: yaml.ScalarEvent, place: Place) -> str | int | float | bool |
         return float(text)
     if _GUESSED.fullmatch(text):
         fix = "write true or false, or put it in quotes" if text.lower() in _BOOLEANS else "put it in quotes"
-        raise YamlError(place, f"{quoted(text)} reads differently from reader to reader: {fix}")
+        raise YamlError(_place(event.start_mark), f"{quoted(text)} reads differently from reader to reader: {fix}")
     return text

@@ -3,6 +3,7 @@
 1. What starts with `spiffe://` is taken whole.
 2. What has a slash is a path in the trust domain, taken whole.
 3. Anything else is a name and goes through `id_path`.
+4. Where a subject may stand, `@` begins the name of a group.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 DEFAULT_ID_PATH = "{name}"
+GROUP_SIGN = "@"
+# Stands in for a trust domain that is missing or wrong, so that the rest of a policy can be checked too (RFC 2606).
+NO_TRUST_DOMAIN = "missing.invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,17 @@ class Names:
             return SpiffeId.parse_workload(name)
         path = name.removeprefix("/") if "/" in name else self.id_path.replace("{name}", name)
         return SpiffeId.parse_workload(f"spiffe://{self.trust_domain}/{path}")
+
+    def name_of(self, uri: str) -> str:
+        """Return the shortest text that `resolve` takes for the SPIFFE ID `uri`: how people are told of it."""
+        path = uri.removeprefix(f"spiffe://{self.trust_domain}/")
+        if path == uri:
+            return uri
+        before, _, after = self.id_path.partition("{name}")
+        name = path[len(before) : len(path) - len(after)]
+        if name and "/" not in name and path == f"{before}{name}{after}":
+            return name
+        return path if "/" in path else f"/{path}"
 
 
 def check_names(names: Names) -> None:

@@ -1,28 +1,30 @@
 """Policy documents to what the decision uses: once at load, with every problem at once."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from ext_authz.action.registry import Registry, compile_registry
+from ext_authz.action.compile import compile_registry
+from ext_authz.action.registry import Registry
 from ext_authz.documents.loader import PolicyDocuments, Source, load_policy
 from ext_authz.documents.models import Cell, DelegationMode, DenyRule, PermissionMatrix
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.errors import PolicyError
-from ext_authz.identity.names import Names, check_names
+from ext_authz.garbage import collection_paused
+from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
+from ext_authz.policy.invariants import check_invariants
 from ext_authz.policy.limits import CallLimits, compile_limits
 from ext_authz.policy.rates import CellRate, Rate
 from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.keys import KeySet, KeySource
-
-GROUP_SIGN = "@"
-# Stands in for a trust domain that is missing or wrong, so that the rest of the policy can be checked too (RFC 2606).
-NO_TRUST_DOMAIN = "missing.invalid"
+from ext_authz.tokens.providers import ProviderPolicy, compile_providers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +36,24 @@ class Policy:
     matrix: Matrix
     delegation: DelegationPolicy | None  # None: no chain can be verified
     digest: str  # SHA-256 of the files, hexadecimal
+    windows: Windows = field(default_factory=Windows)
+    requires_timestamp: bool = False
+    providers: ProviderPolicy | None = None  # None: no access token can be verified
     limits: CallLimits | None = None  # None: only cells limit how often
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
         """The addresses that keys are fetched from."""
-        return frozenset(self.delegation.sources.values() if self.delegation else ())
+        documents = (self.delegation, self.providers)
+        return frozenset(source for document in documents if document for source in document.sources.values())
 
     def with_keys(self, found: Mapping[KeySource, KeySet]) -> "Policy":
         """Return this policy with the keys that its addresses hold now."""
-        return replace(self, delegation=self.delegation.with_keys(found)) if self.delegation else self
+        return replace(
+            self,
+            delegation=self.delegation and self.delegation.with_keys(found),
+            providers=self.providers and self.providers.with_keys(found),
+        )
 
     @property
     def grant_count(self) -> int:
@@ -53,7 +63,8 @@ class Policy:
 
 def load(directory: Path) -> Policy:
     """Read and compile a policy directory. Raises PolicyError with all problems."""
-    return compile_policy(load_policy(directory))
+    with collection_paused():
+        return compile_policy(load_policy(directory))
 
 
 def compile_policy(documents: PolicyDocuments) -> Policy:
@@ -62,18 +73,27 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     names = _names(documents, problems)
     registry = compile_registry(documents, names, problems)
     delegation = compile_delegation(documents, names, problems)
-    usual: DelegationMode = "required" if delegation is not None and delegation.required else "optional"
-    matrix = _MatrixCompiler(names, registry, usual, problems)
+    providers = compile_providers(documents, names, problems)
+    usual: DelegationMode | None = None  # without a Delegation document
+    if delegation is not None:
+        usual = "required" if delegation.required else "optional"
+    windows = compile_windows(documents, problems)
+    matrix = _MatrixCompiler(names, registry, windows, usual, problems)
     for source in documents.of(PermissionMatrix):
         matrix.add(source)
-    compiled = Matrix({key: tuple(found) for key, found in matrix.grants.items()}, matrix.denials)
+    # Taken out one by one: the largest part of a policy is never there twice.
+    grants = {key: tuple(matrix.grants.pop(key)) for key in tuple(matrix.grants)}
+    compiled = Matrix(grants, matrix.denials)
+    check_invariants(documents, names, compiled, problems)
     limits = compile_limits(documents, names, compiled, problems)
     if problems:
         raise PolicyError(problems)
+    requires_timestamp = any(source.model.require_timestamp for source in documents.of(PermissionMatrix))
     digest = documents.digest
-    if delegation is not None:
-        digest = hashlib.sha256(f"{digest} {delegation.digest}".encode()).hexdigest()
-    return Policy(names, registry, compiled, delegation, digest, limits)
+    for keys in (delegation, providers):
+        if keys is not None:
+            digest = hashlib.sha256(f"{digest} {keys.digest}".encode()).hexdigest()
+    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp, providers, limits)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
@@ -102,18 +122,24 @@ def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
 class _MatrixCompiler:
     """Collects grants and denials of all PermissionMatrix documents."""
 
-    def __init__(self, names: Names, registry: Registry, usual: DelegationMode, problems: list[str]) -> None:
+    def __init__(
+        self, names: Names, registry: Registry, windows: Windows, usual: DelegationMode | None, problems: list[str]
+    ) -> None:
         self.grants: dict[Key, list[Grant]] = {}
         self.denials: dict[Key, Rule] = {}
         self._names = names
         self._registry = registry
+        self._windows = windows
         self._usual = usual
         self._problems = problems
+        # Each name is read once, and each set kept once: a large matrix has few of them, and many cells.
+        self._known: dict[str, SpiffeId] = {}
+        self._scopes: dict[frozenset[str], frozenset[str]] = {}
 
     def add(self, source: Source[PermissionMatrix]) -> None:
         groups = {name: list(self._group(source, name)) for name in source.model.groups}
         for subject, row in source.model.matrix.items():
-            subjects = self._members(subject, groups, source.locate_key("matrix", subject))
+            subjects = self._members(subject, groups, partial(source.locate_key, "matrix", subject))
             for resource, cell in row.items():
                 self._add_cell(source, (subject, resource), subjects, cell)
         for index, denial in enumerate(source.model.deny):
@@ -121,53 +147,87 @@ class _MatrixCompiler:
 
     def _group(self, source: Source[PermissionMatrix], name: str) -> Iterator[SpiffeId]:
         for index, member in enumerate(source.model.groups[name]):
-            workload = self._resolve(member, source.locate("groups", name, index))
+            workload = self._resolve(member, partial(source.locate, "groups", name, index))
             if workload is not None:
                 yield workload
 
-    def _members(self, subject: str, groups: dict[str, list[SpiffeId]], here: str) -> list[SpiffeId]:
+    def _members(self, subject: str, groups: dict[str, list[SpiffeId]], here: Callable[[], str]) -> list[SpiffeId]:
         if not subject.startswith(GROUP_SIGN):
             workload = self._resolve(subject, here)
             return [] if workload is None else [workload]
         name = subject.removeprefix(GROUP_SIGN)
         if name not in groups:
-            self._problems.append(f"{here}: unknown group {quoted(name)}{suggestion(name, groups)}")
+            self._problems.append(f"{here()}: unknown group {quoted(name)}{suggestion(name, groups)}")
         return groups.get(name, [])
 
-    def _resolve(self, name: str, here: str) -> SpiffeId | None:
+    def _resolve(self, name: str, here: Callable[[], str]) -> SpiffeId | None:
+        known = self._known.get(name)
+        if known is not None:
+            return known
         try:
-            return self._names.resolve(name)
+            return self._known.setdefault(name, self._names.resolve(name))
         except SpiffeIdError as error:
-            self._problems.append(f"{here}: {quoted(name)} names no workload: {error}")
+            self._problems.append(f"{here()}: {quoted(name)} names no workload: {error}")
             return None
 
     def _add_cell(
         self, source: Source[PermissionMatrix], cell_name: tuple[str, str], subjects: list[SpiffeId], cell: Cell
     ) -> None:
         steps = ("matrix", *cell_name)
-        resource = self._resolve(cell_name[1], source.locate_key(*steps))
+        resource = self._resolve(cell_name[1], partial(source.locate_key, *steps))
         where = source.rule_place(*steps)
+        times = self._times(source, steps, cell)
+        if cell.delegation == "required" and self._usual is None:
+            here = source.locate(*steps, "delegation")
+            self._problems.append(f"{here}: no chain can be verified: add a Delegation document that says whose count")
+        scopes = self._scopes.setdefault(frozenset(cell.scopes), frozenset(cell.scopes))
         rate = _cell_rate(cell_name, cell)
         for index, action in enumerate(cell.actions):
-            # The place of a short cell's action, else of the long form's.
-            place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
-            self._check_action(action, f"{source.path}:{place.line}:{place.column}")
+            if action not in self._registry.actions:
+                # The place of a short cell's action, else of the long form's.
+                place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
+                self._check_action(action, f"{source.path}:{place.line}:{place.column}")
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
-            grant = Grant(rule, cell.delegation or self._usual, frozenset(cell.scopes), cell.max_hops, rate)
+            registered = self._registry.actions.get(action)
+            grant = Grant(
+                rule=rule,
+                delegation=cell.delegation or self._usual or "optional",
+                scopes=scopes,
+                max_hops=cell.max_hops,
+                times=times,
+                rate=rate,
+                access_token=cell.access_token or (registered.access_token if registered else None),
+            )
             for subject in subjects:
                 if resource is not None:
                     self.grants.setdefault((subject.uri, resource.uri, action), []).append(grant)
+
+    def _times(self, source: Source[PermissionMatrix], steps: tuple[str, ...], cell: Cell) -> Times | None:
+        during, not_during = (
+            named_windows(
+                names,
+                [source.locate(*steps, key, index) for index in range(len(names))],
+                self._windows,
+                self._problems,
+            )
+            for key, names in (("during", cell.during or ()), ("not_during", cell.not_during or ()))
+        )
+        return Times(tuple(during), tuple(not_during)) if during or not_during else None
 
     def _add_denial(
         self, source: Source[PermissionMatrix], index: int, denial: DenyRule, groups: dict[str, list[SpiffeId]]
     ) -> None:
         steps = ("deny", index)
-        subjects = self._members(denial.subject, groups, source.locate(*steps, "subject"))
-        resource = self._resolve(denial.resource, source.locate(*steps, "resource"))
+        subjects = self._members(denial.subject, groups, partial(source.locate, *steps, "subject"))
+        resource = self._resolve(denial.resource, partial(source.locate, *steps, "resource"))
         if denial.action != EVERY_ACTION:
             self._check_action(denial.action, source.locate(*steps, "action"))
         because = f" because {denial.because}" if denial.because else ""
-        rule = Rule(source.rule_place(*steps), f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}")
+        rule = Rule(
+            source.rule_place(*steps),
+            f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}",
+            denies=True,
+        )
         for subject in subjects:
             if resource is not None:
                 self.denials.setdefault((subject.uri, resource.uri, denial.action), rule)

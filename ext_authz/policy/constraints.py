@@ -1,4 +1,4 @@
-"""What a grant asks beside subject, resource and action: whether a verified delegation satisfies it.
+"""What a grant asks beside subject, resource and action: whether delegation, access token and time satisfy it.
 
 1. Each grant stands alone; the first that is satisfied allows.
 2. When none is, the reason is that of the first: the order is that of the documents.
@@ -7,9 +7,10 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from ext_authz.errors import Reason, Refusal
+from ext_authz.errors import InsufficientScope, Reason, Refusal
 from ext_authz.policy.request import AuthorizationRequest
 from ext_authz.policy.verdict import Grant
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 
@@ -19,6 +20,8 @@ class Facts(NamedTuple):
     request: AuthorizationRequest
     scope: str  # the action's own
     delegation: Delegation | None
+    access_token: AccessToken | None = None
+    has_authorization: bool = False  # whether the header came, verified or not
 
 
 def satisfied(grants: Sequence[Grant], facts: Facts) -> Grant:
@@ -29,6 +32,8 @@ def satisfied(grants: Sequence[Grant], facts: Facts) -> Grant:
         if reason is None:
             return grant
         reasons.append(reason)
+    if reasons[0] is Reason.OIDC_SCOPE:
+        raise InsufficientScope([facts.scope, *sorted(grants[0].scopes - {facts.scope})])
     raise Refusal(reasons[0])
 
 
@@ -37,8 +42,18 @@ def all_satisfied(grants: Sequence[Grant], facts: Facts) -> tuple[Grant, ...]:
     return tuple(grant for grant in grants if _unmet(grant, facts) is None)
 
 
+def any_asks(grants: Sequence[Grant]) -> bool:
+    """Whether an access token that comes is verified for one of the grants."""
+    return any([grant.asks_for_access_token for grant in grants])  # noqa: C419  a generator costs more than two grants
+
+
 def _unmet(grant: Grant, facts: Facts) -> Reason | None:
-    return _unmet_by_delegation(grant, facts.scope, facts.delegation)
+    reason = _unmet_by_delegation(grant, facts.scope, facts.delegation)
+    if reason is None and grant.access_token is not None:
+        reason = _unmet_by_access_token(grant, facts)
+    if reason is None and grant.times is not None and not grant.times.include(facts.request.context.now):
+        return Reason.OUTSIDE_WINDOW
+    return reason
 
 
 def _unmet_by_delegation(grant: Grant, scope: str, delegation: Delegation | None) -> Reason | None:
@@ -53,5 +68,13 @@ def _unmet_by_delegation(grant: Grant, scope: str, delegation: Delegation | None
     return None
 
 
-def _has(delegation: Delegation, scopes: Iterable[str]) -> bool:
-    return all(scope in delegation.scopes for scope in scopes)
+def _unmet_by_access_token(grant: Grant, facts: Facts) -> Reason | None:
+    if not grant.asks_for_access_token:
+        return Reason.TOKEN_FORBIDDEN if facts.has_authorization else None
+    if facts.access_token is None:
+        return Reason.OIDC_MISSING if grant.access_token == "required" else None  # noqa: S105
+    return None if _has(facts.access_token, (facts.scope, *grant.scopes)) else Reason.OIDC_SCOPE
+
+
+def _has(token: Delegation | AccessToken, scopes: Iterable[str]) -> bool:
+    return all(scope in token.scopes for scope in scopes)

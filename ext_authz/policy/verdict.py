@@ -2,9 +2,12 @@
 
 from typing import NamedTuple
 
-from ext_authz.documents.models import DelegationMode
+from ext_authz.documents.models import AccessTokenMode, DelegationMode
 from ext_authz.errors import Reason
 from ext_authz.policy.rates import CellRate
+from ext_authz.policy.windows import Times
+
+_ASKING = frozenset({"required", "optional"})
 
 
 class Rule(NamedTuple):
@@ -12,6 +15,7 @@ class Rule(NamedTuple):
 
     where: str  # path:line
     text: str  # for people: `planner-agent -> retrieval-agent: search`
+    denies: bool = False  # else it grants
 
 
 class Grant(NamedTuple):
@@ -21,7 +25,14 @@ class Grant(NamedTuple):
     delegation: DelegationMode
     scopes: frozenset[str]  # beside the action's own
     max_hops: int | None
+    times: Times | None = None  # None: always
+    access_token: AccessTokenMode | None = None  # None: `authorization` is not looked at
     rate: CellRate | None = None  # None: as often as it likes
+
+    @property
+    def asks_for_access_token(self) -> bool:
+        """Whether an access token that comes is verified for this grant."""
+        return self.access_token in _ASKING
 
 
 class Verdict(NamedTuple):

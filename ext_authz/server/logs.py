@@ -12,7 +12,8 @@ def configure_logs(level: str, style: Literal["text", "json"]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)
+    for talkative in ("watchfiles", "httpx", "httpcore"):  # the latter two write whole addresses
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     # The exporter reports each of its tries; the audit writer reports once that records are not taken, and once that
     # they are again.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)

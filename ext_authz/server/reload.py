@@ -14,6 +14,7 @@ from ext_authz.audit.record import Value
 from ext_authz.authorizer import Authorizer
 from ext_authz.errors import PolicyError
 from ext_authz.policy.compile import Policy, load
+from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.server.memory import settle_memory
 
 # Milliseconds that a burst of file changes may last before it is read: editors and ConfigMap swaps touch several files.
@@ -29,6 +30,8 @@ class PolicyReloader:
         self,
         directory: Path,
         authorizer: Authorizer,
+        keys: KeyFetcher,
+        *,
         announcer: Announcer,
         told: Callable[[bool], Awaitable[None]],
         clock: Callable[[], float] = time.time,
@@ -39,6 +42,7 @@ class PolicyReloader:
         self.failures = 0
         self._directory = directory
         self._authorizer = authorizer
+        self._keys = keys
         self._announcer = announcer
         self._told = told
         self._clock = clock
@@ -83,7 +87,8 @@ class PolicyReloader:
         if policy.digest == active.policy.digest:
             _LOG.info("policy unchanged, digest %s", policy.digest[:12])
             return
-        self._authorizer.snapshot = replace(active, policy=policy)
+        found = self._keys.follow(policy.key_sources)  # what was fetched for the old policy counts in the new one
+        self._authorizer.snapshot = replace(active, policy=policy.with_keys(found))
         self.loaded_at = self._clock()
         settle_memory()
         _LOG.info("policy reloaded: %d grants, digest %s", policy.grant_count, policy.digest[:12])

@@ -25,6 +25,8 @@ from ext_authz.identity.xfcc import XfccMode
 from ext_authz.injection import load_default_screen
 from ext_authz.policy.compile import load
 from ext_authz.server.controls import following_store
+from ext_authz.server.key_fetcher import KeyFetcher
+from ext_authz.server.keys import following_keys
 from ext_authz.server.listener import listening
 from ext_authz.server.memory import settle_memory
 from ext_authz.server.metrics import ServerMetrics, serving_metrics
@@ -60,16 +62,19 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda _: N
     recorder = AuditWriter(_sinks(settings), settings.audit_max_waiting)
     try:
         authorizer = Authorizer(snapshot, recorder, max_body_bytes=settings.max_body_bytes)
-        async with following_store(settings.control_store, settings.max_control_age_seconds, authorizer):
+        async with (
+            following_store(settings.control_store, settings.max_control_age_seconds, authorizer),
+            following_keys(authorizer) as keys,
+        ):
             settle_memory()
-            await _serve(settings, authorizer, recorder, started)
+            await _serve(settings, authorizer, keys, recorder, started)
     finally:
         await asyncio.to_thread(recorder.close, AUDIT_CLOSE_SECONDS)
     _LOG.info("stopped")
 
 
 async def _serve(
-    settings: Settings, authorizer: Authorizer, recorder: AuditWriter, started: Callable[[str], None]
+    settings: Settings, authorizer: Authorizer, keys: KeyFetcher, recorder: AuditWriter, started: Callable[[str], None]
 ) -> None:
     server = grpc_server(settings)
     server.add_generic_rpc_handlers(
@@ -77,7 +82,9 @@ async def _serve(
     )
     health_servicer = await _add_health(server)
     announcer = Announcer(recorder.offer)
-    reloader = PolicyReloader(settings.policies, authorizer, announcer, _policy_health(health_servicer))
+    reloader = PolicyReloader(
+        settings.policies, authorizer, keys, announcer=announcer, told=_policy_health(health_servicer)
+    )
     shadow = await _shadow(settings.shadow, authorizer, announcer)
     reloaders: list[PolicyReloader | ShadowReloader] = [reloader, *([shadow] if shadow else [])]
     metrics = ServerMetrics(settings, authorizer, recorder, reloader, shadow=shadow)

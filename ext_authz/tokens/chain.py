@@ -16,8 +16,9 @@ from cryptography import x509
 
 from ext_authz.errors import Reason, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
+from ext_authz.memo import TextCache
 from ext_authz.tokens.claims import MAX_TTL_SECONDS, ClaimError, Claims, Origin
-from ext_authz.tokens.jws import UnverifiedLink, decode_link, encode_base64url, malformed, split_chain
+from ext_authz.tokens.jws import UnverifiedToken, decode_link, encode_base64url, malformed, split_chain
 from ext_authz.tokens.keys import TrustedKeys
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 from ext_authz.tokens.signature import VerificationKey
@@ -37,12 +38,15 @@ class RootLimit(NamedTuple):
     subject: str  # the whole `sub`, or its beginning
     is_exact: bool
     scopes: frozenset[str] | None  # None: any
+    targets: frozenset[SpiffeId] | None = None  # None: any
 
     def covers(self, root: Claims) -> bool:
         """Whether the root stays inside the limit."""
         if root.on_behalf_of != self.subject if self.is_exact else not root.on_behalf_of.startswith(self.subject):
             return False
-        return self.scopes is None or root.scopes <= self.scopes
+        if self.scopes is not None and not root.scopes <= self.scopes:
+            return False
+        return self.targets is None or root.allowed_targets <= self.targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,6 @@ class DelegationTrust:
     max_depth: int = 5
     max_ttl_seconds: int = MAX_TTL_SECONDS
     root_limits: Mapping[SpiffeId, RootLimit] = field(default_factory=dict)
-    revocations: Revocations = field(default_factory=lambda: NO_REVOCATIONS)
 
 
 class Presentation(NamedTuple):
@@ -111,7 +114,11 @@ class _Link(NamedTuple):
 
 
 def verify_chain(
-    header: str, presentation: Presentation, trust: DelegationTrust, cache: "LinkCache | None" = None
+    header: str,
+    presentation: Presentation,
+    trust: DelegationTrust,
+    cache: "LinkCache | None" = None,
+    revocations: Revocations = NO_REVOCATIONS,
 ) -> Delegation:
     """Verify the value of x-delegation-token. Raises Refusal."""
     links = [_verified(text, index, presentation, trust, cache) for index, text in enumerate(split_chain(header))]
@@ -122,39 +129,19 @@ def verify_chain(
     for index, link in enumerate(links):
         _check_policy(index, link.claims, trust)
         _check_time(index, link, presentation.now)
-        if trust.revocations is not NO_REVOCATIONS and _is_revoked(link, trust.revocations):
+        if revocations is not NO_REVOCATIONS and _is_revoked(link, revocations):
             raise Refusal(Reason.TOKEN_REVOKED, f"link {index} was revoked")
     _check_presentation(links, presentation)
     return _delegation(links, trust)
 
 
-class LinkCache:
+class LinkCache(TextCache[_Link]):
     """Links whose signature was verified with the keys of one DelegationTrust, by their text.
 
-    Make a new one when keys or bundles change. Two generations of at most `max_characters` of text each.
+    Make a new one when keys or bundles change.
     """
 
-    __slots__ = ("_max_characters", "_old", "_young", "_young_characters")
-
-    def __init__(self, max_characters: int = 8 * 1024 * 1024) -> None:
-        self._max_characters = max_characters
-        self._young: dict[str, _Link] = {}
-        self._old: dict[str, _Link] = {}
-        self._young_characters = 0
-
-    def get(self, text: str) -> _Link | None:
-        """Return the verified link of a token, if it was seen lately."""
-        link = self._young.get(text)
-        if link is None and (link := self._old.get(text)) is not None:
-            self.put(text, link)
-        return link
-
-    def put(self, text: str, link: _Link) -> None:
-        """Remember a verified link."""
-        if self._young_characters + len(text) > self._max_characters:
-            self._old, self._young, self._young_characters = self._young, {}, 0
-        self._young[text] = link
-        self._young_characters += len(text)
+    __slots__ = ()
 
 
 def _verified(
@@ -169,7 +156,7 @@ def _verified(
     return link
 
 
-def _verify_link(link: UnverifiedLink, index: int, presentation: Presentation, keys: TrustedKeys) -> _Link:
+def _verify_link(link: UnverifiedToken, index: int, presentation: Presentation, keys: TrustedKeys) -> _Link:
     """Check header, claims and signature of one link."""
     reference = link.header.keys() & _REFERENCES
     if link.header.keys() != {"alg", "typ", *reference} or len(reference) != 1:
@@ -244,7 +231,7 @@ def _check_root(root: Claims, trust: DelegationTrust) -> None:
         raise Refusal(Reason.TOKEN_ISSUER, "the issuer of link 0 may not start delegation chains")
     limit = trust.root_limits.get(root.issuer)
     if limit is not None and not limit.covers(root):
-        raise Refusal(Reason.TOKEN_ISSUER, "link 0 goes beyond the subjects and scopes of its issuer")
+        raise Refusal(Reason.TOKEN_ISSUER, "link 0 goes beyond the subjects, scopes and targets of its issuer")
     if root.parent_hash is not None:
         raise Refusal(Reason.TOKEN_CHAIN, "link 0 names a parent: the chain is incomplete")
     if root.origin is not None and root.issuer not in trust.minters:

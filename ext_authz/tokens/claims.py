@@ -70,7 +70,7 @@ class Claims:
     @classmethod
     def parse(cls, claims: Mapping[str, Any]) -> Self:
         """Read the claims of a link. Raises ClaimError."""
-        read = _Reader(claims)
+        read = ClaimReader(claims)
         scopes = read.strings("scope", MAX_SCOPES, _SCOPE)
         targets = frozenset(_workload("allowed_targets", each) for each in read.strings("allowed_targets", MAX_TARGETS))
         parsed = cls(
@@ -111,7 +111,7 @@ class Claims:
                 raise ClaimError(otherwise)
 
 
-class _Reader:
+class ClaimReader:
     """Reads members by type. `type(x) is int`, because True is an integer to Python and 2.0 equals 2."""
 
     def __init__(self, claims: Mapping[str, Any]) -> None:
@@ -163,11 +163,11 @@ def _only(name: str, value: Any, members: set[str], required: set[str]) -> Mappi
 
 
 def _actor(value: Any) -> SpiffeId:
-    return _workload("act", _Reader(_only("act", value, {"sub"}, {"sub"})).string("sub"))
+    return _workload("act", ClaimReader(_only("act", value, {"sub"}, {"sub"})).string("sub"))
 
 
 def _confirmation(value: Any) -> bytes:
-    thumbprint = _Reader(_only("cnf", value, {"x5t#S256"}, {"x5t#S256"})).matching("x5t#S256", _HASH)
+    thumbprint = ClaimReader(_only("cnf", value, {"x5t#S256"}, {"x5t#S256"})).matching("x5t#S256", _HASH)
     try:
         return decode_base64url(thumbprint)
     except ValueError:
@@ -183,7 +183,7 @@ def _caveats(value: Any) -> bool:
 
 
 def _origin(value: Any) -> Origin:
-    read = _Reader(_only("orig", value, {"h", "n", "jti", "act", "key"}, {"h", "n", "jti", "act"}))
+    read = ClaimReader(_only("orig", value, {"h", "n", "jti", "act", "key"}, {"h", "n", "jti", "act"}))
     read.matching("h", _HASH)
     count = read.integer("n")
     token_ids = read.strings("jti", MAX_DEPTH + 1, _ID)

@@ -1,25 +1,23 @@
 """The Delegation document to the verifier that decisions use: once at load, with every problem at once."""
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from cryptography import x509
 
 from ext_authz.documents.loader import PolicyDocuments, Source
 from ext_authz.documents.models import Delegation as DelegationDocument
 from ext_authz.documents.models import RootIssuer
 from ext_authz.documents.reader import quoted
-from ext_authz.identity.names import Names, check_names
-from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
+from ext_authz.identity.names import NO_TRUST_DOMAIN, Names
+from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.chain import DelegationTrust, RootLimit
 from ext_authz.tokens.claims import MAX_TTL_SECONDS
-from ext_authz.tokens.keys import NO_KEYS, JwksError, KeySet, KeySource, TrustedKeys, parse_jwks
+from ext_authz.tokens.compile_keys import compile_keys, resolve_each
+from ext_authz.tokens.keys import NO_KEYS, KeySet, KeySource, TrustedKeys
 from ext_authz.tokens.verifier import ChainVerifier
 
-# Bytes of a JWK set or bundle file.
-MAX_KEY_FILE_BYTES = 1024 * 1024
+# Seconds of `max_stale`: keys are not fetched more often than once a minute, and a day is an outage, not a hiccup.
+MIN_STALE_SECONDS, MAX_STALE_SECONDS = 60, 24 * 3600
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -56,97 +54,67 @@ class _Compiler:
         self._names = names
         self._directory = directory
         self._problems = problems
-        self._digest = hashlib.sha256()
 
     def compile(self) -> DelegationPolicy:
         document = self._source.model
-        issuers = [each.id for each in document.root_issuers]
-        root_issuers = self._resolved(issuers, [self._source.locate("root_issuers", at) for at in range(len(issuers))])
-        minters = self._resolved(
-            document.minters, [self._source.locate("minters", at) for at in range(len(document.minters))]
-        )
+        root_issuers = self._resolved(("root_issuers",), [each.id for each in document.root_issuers])
+        minters = self._resolved(("minters",), document.minters)
+        keys = compile_keys(self._source, self._names, self._directory, self._max_stale(), self._problems)
         trust = DelegationTrust(
-            keys=TrustedKeys(dict(self._keys()), dict(self._bundles())),
+            keys=keys.trusted,
             root_issuers=frozenset(root_issuers.values()),
             minters=frozenset(minters.values()),
             max_depth=document.max_depth,
-            max_ttl_seconds=self._max_ttl(document.max_ttl),
-            root_limits={
-                root_issuers[each.id]: _limit(each) for each in document.root_issuers if each.id in root_issuers
-            },
+            max_ttl_seconds=self._max_ttl(),
+            root_limits=dict(self._root_limits(root_issuers)),
         )
-        return DelegationPolicy(ChainVerifier(trust), document.required, self._digest.hexdigest())
+        self._check_keys(root_issuers, trust.keys)
+        return DelegationPolicy(ChainVerifier(trust), document.required, keys.digest, keys.sources)
 
-    def _resolved(self, names: Iterable[str], places: Iterable[str]) -> dict[str, SpiffeId]:
-        """Return the workloads that names stand for; one that is named twice is a problem, however it is spelled."""
-        found: dict[str, SpiffeId] = {}
-        for name, here in zip(names, places, strict=True):
-            try:
-                workload = self._names.resolve(name)
-            except SpiffeIdError as error:
-                self._problems.append(f"{here}: {quoted(name)} names no workload: {error}")
+    def _resolved(self, steps: tuple[str | int, ...], names: list[str]) -> dict[str, SpiffeId]:
+        places = [self._source.locate(*steps, index) for index in range(len(names))]
+        return resolve_each(self._names, zip(names, places, strict=True), self._problems)
+
+    def _root_limits(self, root_issuers: Mapping[str, SpiffeId]) -> Iterator[tuple[SpiffeId, RootLimit]]:
+        for index, issuer in enumerate(self._source.model.root_issuers):
+            targets = None
+            if issuer.targets is not None:
+                targets = frozenset(self._resolved(("root_issuers", index, "targets"), issuer.targets).values())
+            if issuer.id in root_issuers:
+                yield root_issuers[issuer.id], _limit(issuer, targets)
+
+    def _check_keys(self, root_issuers: Mapping[str, SpiffeId], keys: TrustedKeys) -> None:
+        """Refuse a root issuer whose chains nothing could verify: whoever named it expects that they count."""
+        for index, issuer in enumerate(self._source.model.root_issuers):
+            workload = root_issuers.get(issuer.id)
+            if workload is None or workload in keys.by_issuer or workload.trust_domain in keys.bundles:
                 continue
-            if workload in found.values():
-                self._problems.append(f"{here}: {quoted(name)} names a workload that stands here already")
-            else:
-                found[name] = workload
-        return found
+            if workload.trust_domain != NO_TRUST_DOMAIN:
+                self._problems.append(
+                    f"{self._source.locate('root_issuers', index)}: {quoted(issuer.id)} has no key: "
+                    f"add it to `keys`, or {quoted(workload.trust_domain)} to `bundles`"
+                )
 
-    def _max_ttl(self, text: str) -> int:
-        seconds = int(text[:-1]) * _UNIT_SECONDS[text[-1]]
+    def _max_ttl(self) -> int:
+        seconds = seconds_of(self._source.model.max_ttl)
         if seconds > MAX_TTL_SECONDS:
-            here = self._source.locate("max_ttl")
-            self._problems.append(f"{here}: {quoted(text)} is longer than any chain may live: at most 1h")
+            self._refuse("max_ttl", "is longer than any chain may live: at most 1h")
         return seconds
 
-    def _keys(self) -> Iterator[tuple[SpiffeId, KeySet]]:
-        files = self._source.model.keys
-        issuers = self._resolved(files, [self._source.locate_key("keys", name) for name in files])
-        for name, file in files.items():
-            here = self._source.locate("keys", name)
-            data = self._read(here, file)
-            if data is None or name not in issuers:
-                continue
-            try:
-                yield issuers[name], KeySet(parse_jwks(data))
-            except JwksError as error:
-                self._problems.append(f"{here}: {quoted(file)}: {error}")
+    def _max_stale(self) -> int:
+        seconds = seconds_of(self._source.model.max_stale)
+        if not MIN_STALE_SECONDS <= seconds <= MAX_STALE_SECONDS:
+            self._refuse("max_stale", "is no time that keys may count without news: 1m to 24h")
+        return seconds
 
-    def _bundles(self) -> Iterator[tuple[str, tuple[x509.Certificate, ...]]]:
-        for trust_domain, file in self._source.model.bundles.items():
-            here = self._source.locate("bundles", trust_domain)
-            try:
-                check_names(Names(trust_domain))
-            except SpiffeIdError as error:
-                place = self._source.locate_key("bundles", trust_domain)
-                self._problems.append(f"{place}: {quoted(trust_domain)} is no trust domain: {error}")
-            data = self._read(here, file)
-            if data is None:
-                continue
-            try:
-                yield trust_domain, tuple(x509.load_pem_x509_certificates(data))
-            except ValueError:
-                self._problems.append(f"{here}: {quoted(file)} holds no PEM certificates")
-
-    def _read(self, here: str, file: str) -> bytes | None:
-        """Read a key file. An unreadable one is a problem and None."""
-        path = self._directory / file
-        try:
-            if path.exists() and not path.is_file():
-                self._problems.append(f"{here}: {quoted(file)} is not a regular file")
-                return None
-            with path.open("rb") as opened:
-                data = opened.read(MAX_KEY_FILE_BYTES + 1)
-        except OSError as error:
-            self._problems.append(f"{here}: cannot read {quoted(file)}: {error.strerror}")
-            return None
-        if len(data) > MAX_KEY_FILE_BYTES:
-            self._problems.append(f"{here}: {quoted(file)} is larger than {MAX_KEY_FILE_BYTES} bytes")
-            return None
-        self._digest.update(f"{file}\0{len(data)}\0".encode() + data)
-        return data
+    def _refuse(self, key: str, why: str) -> None:
+        self._problems.append(f"{self._source.locate(key)}: {quoted(getattr(self._source.model, key))} {why}")
 
 
-def _limit(issuer: RootIssuer) -> RootLimit:
+def seconds_of(text: str) -> int:
+    return int(text[:-1]) * _UNIT_SECONDS[text[-1]]
+
+
+def _limit(issuer: RootIssuer, targets: frozenset[SpiffeId] | None) -> RootLimit:
     scopes = None if issuer.scopes is None else frozenset(issuer.scopes)
-    return RootLimit(issuer.subjects.removesuffix("*"), not issuer.subjects.endswith("*"), scopes)
+    return RootLimit(issuer.subjects.removesuffix("*"), not issuer.subjects.endswith("*"), scopes, targets)

@@ -1,7 +1,7 @@
-"""The delegation header to links, decoded and not verified: the only form in which a token is taken apart.
+"""Tokens decoded and not verified, and the delegation header to its links: the only form in which a token is taken apart.
 
 1. Nothing is accepted that another reader could split, decode or repair differently.
-2. What comes out is unverified; `chain.py` alone turns it into authority.
+2. What comes out is unverified; `chain.py` and `access_token.py` alone turn it into authority.
 """
 
 import base64
@@ -11,21 +11,25 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ext_authz.errors import Reason, Refusal
-from ext_authz.tokens.strict_json import StrictJsonError, parse_object
+from ext_authz.tokens.strict_json import MAX_DEPTH, StrictJsonError, parse_object
 
 # Bytes of the whole header value: six links of 1,200 bytes with `kid`, of 2,000 with `x5c`, and room.
 MAX_CHAIN_BYTES = 16384
 # Links: a root and five hops, as `max_delegation_depth` is at most 5.
 MAX_LINKS = 6
 
-# x-delegation-token = link *( "~" link )           ; root first
-# link               = segment "." segment "." segment            ; RFC 7515 section 7.1
+# x-delegation-token = token *( "~" token )         ; root first
+# token              = segment "." segment "." segment            ; RFC 7515 section 7.1
 # segment            = 1*( ALPHA / DIGIT / "-" / "_" )            ; RFC 7515 section 2: base64url without padding
-_LINK = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+_TOKEN = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 
 
-class UnverifiedLink(NamedTuple):
-    """One token, decoded. Its claims are words until its signature and its place in the chain are verified."""
+class TokenFormatError(ValueError):
+    """The text is no token in its one spelling; the sentence goes on behind the token's name and never repeats it."""
+
+
+class UnverifiedToken(NamedTuple):
+    """One token, decoded. Its claims are words until its signature, and its place in a chain, are verified."""
 
     text: str
     header: Mapping[str, Any]
@@ -52,20 +56,27 @@ def split_chain(value: str) -> list[str]:
     return links
 
 
-def decode_link(text: str, index: int) -> UnverifiedLink:
+def decode_link(text: str, index: int) -> UnverifiedToken:
     """Decode one link; `index` names it in errors, 0 is the root. Raises Refusal."""
-    match = _LINK.fullmatch(text)
+    try:
+        return decode_token(text)
+    except TokenFormatError as error:
+        raise malformed(index, str(error)) from None
+
+
+def decode_token(text: str, max_depth: int = MAX_DEPTH) -> UnverifiedToken:
+    """Decode a token whose claims have at most `max_depth` levels. Raises TokenFormatError."""
+    match = _TOKEN.fullmatch(text)
     if match is None:
-        raise malformed(index, "is not three base64url segments")
+        raise TokenFormatError("is not three base64url segments")
     try:
         header, payload, signature = (decode_base64url(segment) for segment in match.groups())
-        return UnverifiedLink(
-            text, parse_object(header), parse_object(payload), text.rpartition(".")[0].encode("ascii"), signature
-        )
+        claims = parse_object(payload, max_depth)
+        return UnverifiedToken(text, parse_object(header), claims, text.rpartition(".")[0].encode("ascii"), signature)
     except StrictJsonError as error:
-        raise malformed(index, f"has a header or claims that are no strict JSON: {error}") from None
+        raise TokenFormatError(f"has a header or claims that are no strict JSON: {error}") from None
     except ValueError:
-        raise malformed(index, "is not canonical base64url") from None
+        raise TokenFormatError("is not canonical base64url") from None
 
 
 def malformed(index: int, what: str) -> Refusal:

@@ -4,9 +4,10 @@
 2. A token never brings its own key, nor an address to fetch one from.
 """
 
-import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,12 +16,19 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from ext_authz.errors import Reason, Undecided
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.jws import decode_base64url
-from ext_authz.tokens.signature import KeyTypeError, VerificationKey
+from ext_authz.tokens.signature import MAX_RSA_BITS, KeyTypeError, VerificationKey
+from ext_authz.tokens.strict_json import StrictJsonError, parse_object
 from ext_authz.tokens.svid import Bundles
 
 # Keys of one issuer: what a rotation with overlap leaves, many times over.
 MAX_KEYS = 64
 MAX_KEY_ID_CHARACTERS = 128
+# What `ext-authz token revoke --kid` can name; a key by any other name could never be revoked.
+_KEY_ID = re.compile(rf"[!-~]{{1,{MAX_KEY_ID_CHARACTERS}}}")
+# Characters of a number in base64url: an RSA modulus of MAX_RSA_BITS.
+_MAX_NUMBER_CHARACTERS = -(-MAX_RSA_BITS // 6)
+# Seconds that keys count after their address was last heard of.
+USUAL_MAX_STALE_SECONDS = 3600
 
 KeysById = Mapping[str, VerificationKey]
 
@@ -34,6 +42,13 @@ class KeySource(NamedTuple):
 
     url: str
     is_issuer: bool = False  # the URL of an OpenID provider, whose metadata names the address of its JWK set
+    is_provider: bool = False  # a JWK set of a provider, where keys stand that are for others: those are skipped
+    max_stale_seconds: int = USUAL_MAX_STALE_SECONDS  # how long its keys count after it was last heard of
+
+    @property
+    def parse(self) -> "ParseKeys":
+        """How its JWK set is read."""
+        return parse_provider_jwks if self.is_issuer or self.is_provider else parse_jwks
 
 
 class KeySet(NamedTuple):
@@ -69,19 +84,56 @@ def parse_jwks(text: str | bytes) -> KeysById:
 
     A key without `alg` gets the one that its type has in this profile; RSA must say which.
     """
-    try:
-        members = json.loads(text)["keys"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise JwksError("not a JWK set") from None
-    if not isinstance(members, list) or not 1 <= len(members) <= MAX_KEYS:
-        raise JwksError(f"a JWK set holds 1 to {MAX_KEYS} keys")
     keys: dict[str, VerificationKey] = {}
-    for member in members:
-        key_id = member.get("kid") if isinstance(member, dict) else None
-        if not isinstance(key_id, str) or not 1 <= len(key_id) <= MAX_KEY_ID_CHARACTERS or key_id in keys:
-            raise JwksError("each key has a `kid` of its own")
+    for member in _members(text):
+        key_id = _key_id(member)
+        if key_id is None or key_id in keys:
+            raise JwksError("each key has a `kid` of its own: 1 to 128 printable ASCII characters without spaces")
         keys[key_id] = _key(member)
     return keys
+
+
+def parse_provider_jwks(text: str | bytes) -> KeysById:
+    """Read the usable keys of a JWK set that an OpenID provider publishes for everybody. Raises JwksError.
+
+    RFC 7517 section 5: what is of another type or for another use is skipped; here also what has no name, a private
+    half, or the name of a key before it. RSA without `alg` is RS256, as OpenID Connect Core section 2 has it.
+    """
+    keys: dict[str, VerificationKey] = {}
+    for member in _members(text):
+        key_id = _key_id(member)
+        if key_id is not None and key_id not in keys and _is_for_signatures(member):
+            with suppress(JwksError):
+                keys[key_id] = _key({"alg": "RS256", **member} if member.get("kty") == "RSA" else member)
+    if not keys:
+        raise JwksError("no key of the set can be used")
+    return keys
+
+
+ParseKeys = Callable[[bytes], KeysById]
+
+
+def _members(text: str | bytes) -> list[Any]:
+    try:
+        members = parse_object(text.encode() if isinstance(text, str) else text).get("keys")
+    except (StrictJsonError, UnicodeEncodeError):
+        raise JwksError("not a JWK set") from None
+    if not isinstance(members, list):
+        raise JwksError("not a JWK set")
+    if not 1 <= len(members) <= MAX_KEYS:
+        raise JwksError(f"a JWK set holds 1 to {MAX_KEYS} keys")
+    return members
+
+
+def _key_id(member: Any) -> str | None:
+    key_id = member.get("kid") if isinstance(member, dict) else None
+    return key_id if isinstance(key_id, str) and _KEY_ID.fullmatch(key_id) else None
+
+
+def _is_for_signatures(member: Mapping[str, Any]) -> bool:
+    """RFC 7517 sections 4.2 and 4.3: a key that says what it is for says so."""
+    operations = member.get("key_ops", ["verify"])
+    return member.get("use", "sig") == "sig" and isinstance(operations, list) and "verify" in operations
 
 
 def _key(jwk: Mapping[str, Any]) -> VerificationKey:
@@ -95,6 +147,8 @@ def _key(jwk: Mapping[str, Any]) -> VerificationKey:
 
 
 def _number(text: str) -> int:
+    if len(text) > _MAX_NUMBER_CHARACTERS:
+        raise ValueError("too long")
     return int.from_bytes(decode_base64url(text), "big")
 
 

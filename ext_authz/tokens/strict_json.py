@@ -20,8 +20,8 @@ class StrictJsonError(ValueError):
     """The bytes are no JSON object in the strict form; the text never repeats them."""
 
 
-def parse_object(data: bytes) -> Mapping[str, Any]:
-    """Decode a JSON object. Raises StrictJsonError."""
+def parse_object(data: bytes, max_depth: int = MAX_DEPTH) -> Mapping[str, Any]:
+    """Decode a JSON object of at most `max_depth` levels. Raises StrictJsonError."""
     try:
         value = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError:
@@ -32,19 +32,19 @@ def parse_object(data: bytes) -> Mapping[str, Any]:
         raise StrictJsonError("not JSON") from None
     if not isinstance(value, dict):
         raise StrictJsonError("not an object")
-    _check(value, 1)
+    _check(value, max_depth)
     return value
 
 
-def _check(value: Any, depth: int) -> None:
+def _check(value: Any, levels: int) -> None:
     if isinstance(value, str):
         if not all(" " <= character != "\x7f" and not "\ud800" <= character <= "\udfff" for character in value):
             raise StrictJsonError("a string holds control characters")
     elif isinstance(value, dict | list):
-        if depth > MAX_DEPTH:
+        if levels == 0:
             raise StrictJsonError("nested too deeply")
         for part in (*value, *value.values()) if isinstance(value, dict) else value:
-            _check(part, depth + 1)
+            _check(part, levels - 1)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -52,5 +52,4 @@ class ChainVerifier:
             certificate_sha256=bytes.fromhex(identity.certificate_sha256) or None,
             certificate=self._certificate(attributes.certificate) if attributes.certificate else None,
         )
-        trust = self.trust if revocations is NO_REVOCATIONS else replace(self.trust, revocations=revocations)
-        return verify_chain(attributes.headers[DELEGATION_TOKEN], presentation, trust, self._cache)
+        return verify_chain(attributes.headers[DELEGATION_TOKEN], presentation, self.trust, self._cache, revocations)

@@ -128,9 +128,9 @@ class World:
         key_sets = {issuer: KeySet(keys) for issuer, keys in by_issuer.items()}
         return TrustedKeys(key_sets, {TRUST_DOMAIN: self.ca.bundle, PARTNER_DOMAIN: self.partner_ca.bundle})
 
-    def trust(self, revocations: Revocations = NO_REVOCATIONS) -> DelegationTrust:
+    def trust(self) -> DelegationTrust:
         """Return what the server is configured with."""
-        return DelegationTrust(self.keys, frozenset({STS, PLANNER}), frozenset({STS}), revocations=revocations)
+        return DelegationTrust(self.keys, frozenset({STS, PLANNER}), frozenset({STS}))
 
     def root(self, **changes: Any) -> str:
         """Return a root in act form: the token service lets the planner call the retriever for the user."""
@@ -261,7 +261,7 @@ class Showing:
 
     def verified(self, cache: LinkCache | None = None) -> Delegation:
         """Verify the chain in the world of this run. Raises Refusal."""
-        return verify_chain(self.chain, self.presentation, world().trust(self.revocations), cache)
+        return verify_chain(self.chain, self.presentation, world().trust(), cache, self.revocations)
 
     @property
     def presentation(self) -> Presentation:

@@ -26,6 +26,7 @@ README = ROOT / "README.md"
 REASONS = ROOT / "docs" / "reasons.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
 POLICY_REFERENCE = ROOT / "docs" / "policy-reference.md"
+MCP_AND_A2A = ROOT / "docs" / "mcp-and-a2a.md"
 
 _LINK = re.compile(r"\]\(([^)#\s]*)(#[^)\s]*)?\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
@@ -128,15 +129,16 @@ def _policy_models() -> list[type[BaseModel]]:
 def test_policy_keys_are_documented(model: type[BaseModel]) -> None:
     """The policy reference has each key of a document, and says which must be there."""
     rows = rows_of(POLICY_REFERENCE)
-    assert set(model.model_fields) <= rows.keys()
-    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    keys = {field.alias or name: field for name, field in model.model_fields.items()}
+    assert set(keys) <= rows.keys()
+    required = [name for name, field in keys.items() if field.is_required()]
     assert required == [name for name in required if "required" in rows[name][2]]
 
 
 def _blocks(pattern: re.Pattern[str]) -> list[Any]:
     return [
         pytest.param(*match.groups(), id=f"{name_of(path)}-{number}")
-        for path in (README, POLICY_REFERENCE)
+        for path in (README, POLICY_REFERENCE, MCP_AND_A2A)
         for number, match in enumerate(pattern.finditer(text_of(path)), 1)
     ]
 

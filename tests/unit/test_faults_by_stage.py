@@ -33,6 +33,9 @@ class Stub:
     def __init__(self, behaviour: Callable[..., Any]) -> None:
         self.identify = self.resolve = self.evaluate = self.scan = behaviour
 
+    def endpoint(self, *_: object) -> None:
+        return None
+
     def knows_clean(self, _texts: object) -> bool:
         return False
 

@@ -1,17 +1,19 @@
 """The answer to Envoy: explicit status, headers that no forged copy survives, denials that tell and do not leak."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 from support.authorizers import NOW, answer, default_snapshot, new_authorizer
 from support.check_requests import QUESTION, Question, agent
 
+from ext_authz.action.jsonrpc import MAX_ID_CHARACTERS, MAX_ID_INTEGER, Protocol, RpcCall
 from ext_authz.attributes.request import parse_attributes
 from ext_authz.decision.decide import Call, refuse
 from ext_authz.decision.model import Decision
 from ext_authz.decision.stopwatch import Stopwatch
-from ext_authz.errors import NotAllowed, Outcome, Reason
+from ext_authz.errors import InsufficientScope, NotAllowed, Outcome, Reason
 from ext_authz.pb.core_pb2 import HeaderValueOption
 from ext_authz.pb.external_auth_pb2 import CheckResponse
 from ext_authz.response import MAX_BODY_BYTES, emergency_response, to_check_response
@@ -37,6 +39,16 @@ STATUSES = {
     "token_scope": ("deny", 403, 7),
     "token_forbidden": ("deny", 403, 7),
     "hops_exceeded": ("deny", 403, 7),
+    "oidc_missing": ("deny", 401, 16),
+    "oidc_malformed": ("deny", 401, 16),
+    "oidc_signature": ("deny", 401, 16),
+    "oidc_expired": ("deny", 401, 16),
+    "oidc_issuer": ("deny", 401, 16),
+    "oidc_audience": ("deny", 401, 16),
+    "oidc_lifetime": ("deny", 401, 16),
+    "oidc_binding": ("deny", 401, 16),
+    "oidc_scope": ("deny", 403, 7),
+    "oidc_subject": ("deny", 403, 7),
     "revoked": ("deny", 403, 7),
     "trust_domain": ("deny", 403, 7),
     "resource_mismatch": ("deny", 403, 7),
@@ -44,6 +56,8 @@ STATUSES = {
     "action_mismatch": ("deny", 403, 7),
     "not_in_matrix": ("deny", 403, 7),
     "denied_by_rule": ("deny", 403, 7),
+    "outside_window": ("deny", 403, 7),
+    "timestamp_stale": ("deny", 403, 7),
     "egress_denied": ("deny", 403, 7),
     "injection_detected": ("deny", 400, 3),
     "request_malformed": ("deny", 400, 3),
@@ -51,11 +65,13 @@ STATUSES = {
     "path_ambiguous": ("deny", 400, 3),
     "body_malformed": ("deny", 400, 3),
     "body_duplicate_key": ("deny", 400, 3),
+    "body_batch": ("deny", 400, 3),
     "body_trailing": ("deny", 400, 3),
     "body_encoding": ("deny", 400, 3),
     "body_missing": ("deny", 411, 11),
     "body_partial": ("deny", 413, 11),
     "body_too_large": ("deny", 413, 11),
+    "body_content_type": ("deny", 415, 11),
     "rate_exceeded": ("deny", 429, 8),
     "internal_error": ("error", 503, 14),
     "keys_unavailable": ("error", 503, 14),
@@ -67,10 +83,24 @@ DENIALS = [reason for reason in Reason if reason is not Reason.ALLOWED]
 GRPC = QUESTION.but(without=["content-type"], headers=[("content-type", "application/grpc+proto")])
 
 
+# What a denial challenges its caller with, where it is not the certificate of the connection.
+CHALLENGES = {
+    "oidc_missing": 'Bearer realm="ext_authz"',
+    **{
+        reason: f'Bearer realm="ext_authz", error="invalid_token", error_description="{Reason(reason).meaning.sentence}"'
+        for reason in (
+            *("oidc_malformed", "oidc_signature", "oidc_expired", "oidc_issuer"),
+            *("oidc_audience", "oidc_lifetime", "oidc_binding"),
+        )
+    },
+}
+
+
 def _denied(reason: Reason, detail: str = "", question: Question = QUESTION) -> Decision:
     attributes = parse_attributes(question.serialized())
     call = Call("0" * 32, NOW, Stopwatch(lambda: 0))
-    return refuse(attributes, default_snapshot(), call, NotAllowed(reason, detail))
+    refusal = InsufficientScope(["kb:search", "hr:read"]) if reason is Reason.OIDC_SCOPE else NotAllowed(reason, detail)
+    return refuse(attributes, default_snapshot(), call, refusal)
 
 
 def _answer(decision: Decision) -> CheckResponse:
@@ -159,7 +189,9 @@ def test_denial(reason: Reason) -> None:
     assert expected == json.loads(response.denied_response.body)
     headers = {"content-type": "application/problem+json", "cache-control": "no-store", "x-authz-decision-id": "0" * 32}
     if http_status == 401:
-        headers["www-authenticate"] = 'SPIFFE realm="ext_authz"'
+        headers["www-authenticate"] = CHALLENGES.get(reason.value, 'SPIFFE realm="ext_authz"')
+    if reason is Reason.OIDC_SCOPE:
+        headers["www-authenticate"] = 'Bearer realm="ext_authz", error="insufficient_scope", scope="kb:search hr:read"'
     assert headers == _headers(response.denied_response.headers)
     assert {"decision_id": "0" * 32, "reason": reason.value} == dict(response.dynamic_metadata.items())
 
@@ -180,6 +212,27 @@ def test_denied_body_is_bounded(question: Question, character: str) -> None:
     assert len(body.encode()) <= 2048 == MAX_BODY_BYTES
     if question is QUESTION:
         assert "not_in_matrix" == json.loads(body)["reason"]
+
+
+@pytest.mark.parametrize("reason", CHALLENGES)
+def test_challenge_is_quoted_text(reason: str) -> None:
+    """RFC 6750 section 3: a description has printable ASCII without quotes and backslashes."""
+    assert re.fullmatch(r"[\x20-\x21\x23-\x5b\x5d-\x7e]+", Reason(reason).meaning.sentence)
+
+
+@pytest.mark.parametrize("character", ["x", '"', "\u00e9", "\U0001f600", "\\"])
+@pytest.mark.parametrize("request_id", ["\\" * MAX_ID_CHARACTERS, -MAX_ID_INTEGER, None])
+def test_json_rpc_error_is_bounded(character: str, request_id: str | int | None) -> None:
+    """With the longest detail and the longest id, a JSON-RPC error is whole, with its HTTP status as code."""
+    decision = _denied(Reason.BODY_CONTENT_TYPE, character * 5_000)._replace(rpc=RpcCall(Protocol.MCP, request_id))
+    body = _answer(decision).denied_response.body
+    assert len(body.encode()) <= MAX_BODY_BYTES
+    error = {
+        "code": 415,
+        "message": character * 140,
+        "data": {"reason": "body_content_type", "decision_id": "0" * 32},
+    }
+    assert {"jsonrpc": "2.0", "id": request_id, "error": error} == json.loads(body)
 
 
 def test_subject_and_action_of_a_denial() -> None:

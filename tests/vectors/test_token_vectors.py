@@ -97,11 +97,11 @@ class Vector:
             minters=frozenset(map(SpiffeId.parse_workload, context["minters"])),
             max_depth=context["max_depth"],
             max_ttl_seconds=context["max_ttl_s"],
-            revocations=self._revocations,
         )
 
     @property
-    def _revocations(self) -> Revocations:
+    def revocations(self) -> Revocations:
+        """What was revoked."""
         revoked = self.content.get("revoked", {})
         unknown = revoked.keys() - KNOWN_REVOCATIONS
         if unknown:
@@ -165,7 +165,7 @@ def judge(vector: Vector, cache: LinkCache | None = None) -> tuple[str, str]:
         raise KeyError(f"keys that this runner does not know: {sorted(unknown)}")
     with _limits(vector.context):
         try:
-            delegation = verify_chain(vector.header, vector.presentation, vector.trust, cache)
+            delegation = verify_chain(vector.header, vector.presentation, vector.trust, cache, vector.revocations)
         except Refusal as refusal:
             return "deny", f"{refusal.reason}: {refusal.detail}"
     return ("deny", "used before") if _is_used_up(vector, delegation) else ("allow", "ok")

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 from support.check_requests import agent
 
-from ext_authz.action.registry import Registry, compile_registry
+from ext_authz.action.a2a import A2A_METHODS, A2aMethod
+from ext_authz.action.compile import compile_registry
+from ext_authz.action.jsonrpc import Protocol, RpcCall
+from ext_authz.action.registry import Action, Registry
+from ext_authz.attributes.salvage import NOTHING
 from ext_authz.documents.loader import load_policy
 from ext_authz.errors import Reason, Refusal
 from ext_authz.identity.names import Names
@@ -31,6 +35,13 @@ def compiled(directory: Path, *texts: str) -> tuple[Registry, list[str]]:
     problems: list[str] = []
     registry = compile_registry(load_policy(directory), NAMES, problems)
     return registry, [problem.replace(f"{directory}/", "") for problem in problems]
+
+
+def resolved(registry: Registry, request_line: tuple[str, str], resource: SpiffeId, asserted: str | None) -> Action:
+    """Return the action of a request of which nothing else is known."""
+    method, path = request_line
+    headers = {} if asserted is None else {"x-agent-action": asserted}
+    return registry.resolve(NOTHING._replace(method=method, path=path, headers=headers), resource)
 
 
 @pytest.fixture
@@ -73,7 +84,7 @@ def test_request_is_an_action(
     registry: Registry, *, method: str, path: str, resource: SpiffeId, asserted: str | None, name: str
 ) -> None:
     """The route decides; the caller's word counts where there is no route and the entry allows it."""
-    assert name == registry.resolve(method, path, resource, asserted).name
+    assert name == resolved(registry, (method, path), resource, asserted).name
 
 
 UNREGISTERED, MISMATCH = Reason.ACTION_UNREGISTERED, Reason.ACTION_MISMATCH
@@ -129,14 +140,14 @@ def test_request_is_no_action(
 ) -> None:
     """What fits no route and is no assertable word is refused; a word never makes a request something else."""
     with pytest.raises(Refusal) as caught:
-        registry.resolve(method, path, resource, asserted)
+        resolved(registry, (method, path), resource, asserted)
     assert (reason, detail) == (caught.value.reason, caught.value.detail)
 
 
 def test_empty_registry_knows_nothing() -> None:
     """Without registered actions no request is one."""
     with pytest.raises(Refusal) as caught:
-        Registry().resolve("GET", "/", SEARCH, "read")
+        resolved(Registry(), ("GET", "/"), SEARCH, "read")
     assert UNREGISTERED is caught.value.reason
 
 
@@ -185,6 +196,108 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "twice the same route of one action": ("  read: {http: ['GET /{x}', GET /a]}\n", []),
+    "gRPC and HTTP": (
+        "  a: {http: [POST /p.S/M]}\n  b: {grpc: [p.S/M]}\n",
+        ["0.yaml:4:14: a request for `POST /p.S/M` could also be action `a` (0.yaml:3)"],
+    ),
+    "gRPC under a pattern": (
+        "  a: {grpc: [p.S/M]}\n  b: {http: ['POST /{service}/{method}', 'POST /**']}\n",
+        [
+            "0.yaml:4:14: a request for `POST /{service}/{method}` could also be action `a` (0.yaml:3) over gRPC",
+            "0.yaml:4:42: a request for `POST /**` could also be action `a` (0.yaml:3) over gRPC",
+        ],
+    ),
+    "gRPC and HTTP of one action": (
+        "  a:\n    http: [POST /p.S/M]\n    grpc: [p.S/M]\n",
+        ["0.yaml:5:12: a request for `POST /p.S/M` could also be action `a` (0.yaml:3)"],
+    ),
+    "one gRPC method twice": (
+        "  a: {grpc: [p.S/M]}\n  b: {grpc: [p.S/N, p.S/M]}\n",
+        ["0.yaml:4:21: a request for `POST /p.S/M` could also be action `a` (0.yaml:3) over gRPC"],
+    ),
+    "calls without endpoints": (
+        "  a: {mcp: {tools: [x]}}\n  b: {a2a: [message/send]}\n",
+        [
+            '0.yaml:3:7: no mcp endpoint is declared: write where it is, such as `endpoints: {mcp: ["POST /mcp"]}`',
+            '0.yaml:4:7: no a2a endpoint is declared: write where it is, such as `endpoints: {a2a: ["POST /a2a"]}`',
+        ],
+    ),
+    "nothing to call": (
+        "  a: {mcp: {}}\nendpoints: {mcp: [POST /mcp]}\n",
+        ["0.yaml:3:3: no request can be action `a`: add `http` routes or `asserted: true`"],
+    ),
+    "an endpoint elsewhere": (
+        "  a: {mcp: {tools: [x]}, resources: [database-agent]}\nendpoints: {mcp: [POST /mcp], resources: [retrieval-agent]}\n",
+        [
+            '0.yaml:3:7: no mcp endpoint is declared on its resources: write where it is, such as `endpoints: {mcp: ["POST /mcp"]}`'
+        ],
+    ),
+    "an endpoint nowhere": (
+        "  a: {mcp: {tools: [x]}}\nendpoints: {mcp: [POST /mcp], resources: [a b]}\n",
+        [f"0.yaml:4:43: `a b` names no workload: {NO_SPIFFE_ID}"],
+    ),
+    "one tool twice": (
+        "  a: {mcp: {tools: [x, w]}}\n  b: {mcp: {tools: [z, x]}}\nendpoints: {mcp: [POST /mcp]}\n",
+        ["0.yaml:4:24: tool `x` could also be action `a` (0.yaml:3)"],
+    ),
+    "one method twice": (
+        "  a: {mcp: {methods: [ping]}}\n  b: {mcp: {methods: [ping], responses: true}}\n  c: {mcp: {responses: true}}\nendpoints: {mcp: [POST /mcp]}\n",
+        [
+            "0.yaml:4:23: method `ping` could also be action `a` (0.yaml:3)",
+            "0.yaml:5:24: a response could also be action `b` (0.yaml:4)",
+        ],
+    ),
+    "one tool on other resources": (
+        "  a: {mcp: {tools: [x]}, resources: [database-agent]}\n  b: {mcp: {tools: [x]}, resources: [retrieval-agent]}\nendpoints: {mcp: [POST /mcp]}\n",
+        [],
+    ),
+    "one tool on a shared resource": (
+        "  a: {mcp: {tools: [x]}, resources: [database-agent]}\n  b: {mcp: {tools: [x]}}\nendpoints: {mcp: [POST /mcp]}\n",
+        ["0.yaml:4:21: tool `x` could also be action `a` (0.yaml:3)"],
+    ),
+    "every tool": (
+        "  a: {mcp: {methods: [tools/call]}}\nendpoints: {mcp: [POST /mcp]}\n",
+        ["0.yaml:3:23: `tools/call` is decided by its tool: name the tools in `tools`"],
+    ),
+    "one A2A method by two names": (
+        "  a: {a2a: [message/send]}\n  b: {a2a: [SendMessage]}\nendpoints: {a2a: [POST /a2a]}\n",
+        [
+            "0.yaml:4:13: method `SendMessage` could also be action `a` (0.yaml:3)",
+            "0.yaml:4:13: method `message/send` could also be action `a` (0.yaml:3)",
+        ],
+    ),
+    "both names in one action": ("  a: {a2a: [message/send, SendMessage]}\nendpoints: {a2a: [POST /a2a]}\n", []),
+    "an A2A method that there is not": (
+        "  a: {a2a: [message/sent, x]}\nendpoints: {a2a: [POST /a2a]}\n",
+        [
+            "0.yaml:3:13: unknown A2A method `message/sent`: did you mean `message/send`?",
+            "0.yaml:3:27: unknown A2A method `x`",
+        ],
+    ),
+    "a route on an endpoint": (
+        "  a: {http: [POST /mcp, GET /mcp]}\n  b: {http: ['POST /{x}/**']}\nendpoints: {mcp: [POST /mcp, POST /mcp/two]}\n",
+        [
+            "0.yaml:3:14: a request for `POST /mcp` could also be a call to the mcp endpoint (0.yaml:5)",
+            "0.yaml:4:14: a request for `POST /{x}/**` could also be a call to the mcp endpoint (0.yaml:5)",
+        ],
+    ),
+    "a route in the HTTP+JSON binding": (
+        "  a: {http: ['GET /v1/tasks/{id}', GET /v1/other]}\nendpoints: {a2a: {http: [/v1]}}\n",
+        ["0.yaml:3:14: a request for `GET /v1/tasks/{id}` could also be a call to the a2a endpoint (0.yaml:4)"],
+    ),
+    "two protocols on one path": (
+        "  a: {asserted: true}\nendpoints: {mcp: [POST /rpc], a2a: [POST /rpc]}\n",
+        ["0.yaml:4:37: a request for `POST /rpc` could also be a call to the mcp endpoint (0.yaml:4)"],
+    ),
+    "one endpoint twice": ("  a: {asserted: true}\nendpoints: {mcp: [POST /rpc, POST /rpc]}\n", []),
+    "an endpoint that no request can have": (
+        "  a: {asserted: true}\nendpoints: {mcp: [POST /a;b], a2a: {http: [/a//b, /v1?x=y]}}\n",
+        [
+            f"0.yaml:4:19: route `POST /a;b`: {AMBIGUOUS_PATH}",
+            f"0.yaml:4:44: route `POST /a//b/message:send`: {AMBIGUOUS_PATH}",
+            "0.yaml:4:51: route `POST /v1?x=y/message:send`: a route has no query",
+        ],
+    ),
     "same route on other resources": (
         "  a: {http: [GET /a], resources: [database-agent]}\n  b: {http: [GET /a], resources: [retrieval-agent]}\n",
         [],
@@ -206,3 +319,49 @@ def test_problems_across_documents(tmp_path: Path) -> None:
         "1.yaml:3:17: a request for `GET /{x}` could also be action `read` (0.yaml:3)",
         "1.yaml:4:3: action `read` is registered twice, first in 0.yaml:3",
     ] == compiled(tmp_path, first, second)[1]
+
+
+def test_endpoints_of_one_document_own_routes_of_another(tmp_path: Path) -> None:
+    """An endpoint counts for all documents, also for those that are read before its own."""
+    first = "kind: ActionRegistry\nactions:\n  a: {http: [POST /mcp]}\n  b: {mcp: {tools: [x]}}\n"
+    second = "kind: ActionRegistry\nendpoints: {mcp: [POST /mcp]}\nactions:\n  c: {mcp: {tools: [w, x]}}\n"
+    assert [
+        "0.yaml:3:14: a request for `POST /mcp` could also be a call to the mcp endpoint (1.yaml:2)",
+        "1.yaml:4:24: tool `x` could also be action `b` (0.yaml:4)",
+    ] == compiled(tmp_path, first, second)[1]
+
+
+BINDINGS = "kind: ActionRegistry\nendpoints: {a2a: {http: ['/{tenant}/a2a', /], grpc: true}}\nactions:\n"
+
+
+@pytest.mark.parametrize("method", A2A_METHODS, ids=lambda method: method.rpc_names[0])
+def test_every_a2a_method_in_every_binding(tmp_path: Path, method: A2aMethod) -> None:
+    """One name in the registry covers both names, all routes below each base path, and both gRPC services."""
+    others = [other.rpc_names[0] for other in A2A_METHODS if other is not method]
+    text = f"  one: {{a2a: [{method.rpc_names[1]}]}}\n  others: {{a2a: [{', '.join(others)}]}}\n"
+    registry, problems = compiled(tmp_path, BINDINGS + text)
+    assert [] == problems
+    for name in method.rpc_names:
+        call = RpcCall(Protocol.A2A, method=name)
+        assert "one" == registry.resolve(NOTHING, SEARCH, call).name
+    for route in method.http:
+        verb, path = route.replace("{id}", "7").replace("{config_id}", "8").split(" ")
+        for base in ("", "/acme/a2a"):
+            assert "one" == resolved(registry, (verb, base + path), SEARCH, None).name
+    for service in ("lf.a2a.v1.A2AService", "a2a.v1.A2AService"):
+        for name in method.grpc_names:
+            request = NOTHING._replace(
+                method="POST", path=f"/{service}/{name}", headers={"content-type": "application/grpc"}
+            )
+            found = registry.resolve(request, SEARCH)
+            assert ("one", False) == (found.name, found.screens_body)
+
+
+def test_grpc_is_not_screened_and_http_of_the_same_action_is(tmp_path: Path) -> None:
+    """An action that is known by HTTP and gRPC screens the bodies of one and not of the other."""
+    registry, problems = compiled(tmp_path, "kind: ActionRegistry\nactions:\n  a: {http: [POST /a], grpc: [p.S/M]}\n")
+    assert [] == problems
+    grpc = NOTHING._replace(method="POST", path="/p.S/M", headers={"content-type": "application/grpc"})
+    assert [True, False] == [
+        registry.resolve(request, SEARCH).screens_body for request in (NOTHING._replace(method="POST", path="/a"), grpc)
+    ]

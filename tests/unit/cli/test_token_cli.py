@@ -3,16 +3,20 @@
 import json
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.delegations import BROKER, CRM, DROP, EVIL, MAILER, PLANNER, RETRIEVER, STS, claims_of, forged, world
+from support.key_server import KeyServer
 from typer.testing import CliRunner, Result
 
 from ext_authz.cli.exits import NO, UNUSABLE
 from ext_authz.cli.token import UNVERIFIED, app
 from ext_authz.local.ca import DevelopmentCa
+from ext_authz.stores.control import ControlStore
+from ext_authz.stores.entry import Entry, Kind
 
 DOMAIN = "agents.example.com"
 
@@ -98,6 +102,75 @@ def test_from_key_to_authority(workshop: Workshop) -> None:
         "hops": 2,
         "once": False,
     } == answer
+
+
+def write_policy(workshop: Workshop, **more: Any) -> Path:
+    """Write a policy that trusts the token service."""
+    directory = workshop.directory / "policies"
+    directory.mkdir()
+    document = {
+        "kind": "Delegation",
+        "root_issuers": [STS.uri],
+        "minters": [STS.uri],
+        "keys": {STS.uri: str(workshop.jwks)},
+        "bundles": {DOMAIN: str(workshop.bundle)},
+    }
+    (directory / "matrix.yaml").write_text(f"kind: PermissionMatrix\ntrust_domain: {DOMAIN}\n")
+    (directory / "delegation.yaml").write_text(json.dumps(document | more))
+    return directory
+
+
+def verified_by_policy(directory: Path, chain: str, *more: str | Path) -> Result:
+    return run("verify", chain, "--policies", directory, "--presenter", "retriever", "--destination", "crm", *more)
+
+
+def test_trust_of_a_policy(workshop: Workshop) -> None:
+    """A policy says whose chains count and how far they go; workloads go by its names."""
+    directory, chain = write_policy(workshop, max_ttl="15m"), workshop.attenuate(workshop.mint())
+    assert "valid" == verified_by_policy(directory, chain).stdout.splitlines()[0]
+    long = workshop.attenuate(workshop.mint("--ttl", "16m"), "--ttl", "60s")
+    done = verified_by_policy(directory, long)
+    assert (NO, "refused: token_expired: link 0 lives longer than 900 s\n") == (done.exit_code, done.stdout)
+
+
+def test_trust_of_a_policy_with_an_address(workshop: Workshop) -> None:
+    """Keys at an address are fetched once; what cannot be fetched is told."""
+    with KeyServer.running(workshop.jwks.read_bytes()) as server:
+        directory = write_policy(workshop, keys={STS.uri: server.address})
+        chain = workshop.attenuate(workshop.mint())
+        assert 0 == verified_by_policy(directory, chain).exit_code
+        server.give(b"nothing")
+        done = verified_by_policy(directory, chain)
+        assert (UNUSABLE, f"{server.address}: not a JWK set\n") == (done.exit_code, done.stderr)
+
+
+def test_revocations_of_a_store(workshop: Workshop) -> None:
+    """What was revoked in the servers' store is refused, by a policy and by flags."""
+    store = workshop.directory / "control" / "control.sqlite"
+    chain = workshop.attenuate(workshop.mint("--session", "session-0123456789"))
+    with ControlStore.open(store, create=True) as control:
+        control.add(Entry.new(Kind.SESSION_ID, "session-0123456789", time.time()))
+    refused = "refused: token_revoked: link 0 was revoked\n"
+    assert refused == workshop.verify(chain, "--store", store).stdout
+    directory = write_policy(workshop)
+    assert refused == verified_by_policy(directory, chain, "--store", store).stdout
+    assert 0 == verified_by_policy(directory, chain).exit_code
+
+
+def test_trust_comes_from_one_place(workshop: Workshop) -> None:
+    """A policy and flags about the same thing contradict each other, and one of both is needed."""
+    directory = write_policy(workshop)
+    for flag in (("--root-issuer", STS.uri), ("--keys", f"{STS}={workshop.jwks}"), ("--bundle", f"{DOMAIN}=x")):
+        done = verified_by_policy(directory, "eyJh.b.c", *flag)
+        assert (UNUSABLE, "--policies says whose chains count: leave the other flags about it out\n") == (
+            done.exit_code,
+            done.stderr,
+        )
+    done = run("verify", "eyJh.b.c", "--presenter", PLANNER.uri, "--destination", CRM.uri)
+    assert (UNUSABLE, "name --policies, or at least one --root-issuer\n") == (done.exit_code, done.stderr)
+    (directory / "delegation.yaml").unlink()
+    done = verified_by_policy(directory, "eyJh.b.c")
+    assert f"{directory}: no Delegation document says whose chains count\n" == done.stderr
 
 
 def test_authority_for_people(workshop: Workshop) -> None:

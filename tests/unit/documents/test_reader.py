@@ -145,7 +145,7 @@ def test_no_short_text_is_a_number_elsewhere(length: int) -> None:
     for characters in product(alphabet, repeat=length):
         text = "".join(characters)
         try:
-            value = _scalar(yaml.ScalarEvent(None, None, (True, False), text), Place(1, 1))
+            value = _scalar(yaml.ScalarEvent(None, None, (True, False), text))
         except YamlError:
             continue
         if isinstance(value, str):

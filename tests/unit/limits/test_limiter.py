@@ -19,7 +19,7 @@ OTHER = SpiffeId.parse_workload("spiffe://agents.example.com/other")
 def grant(cell: str, rate: str | None = None) -> Grant:
     """Return a grant whose rule is named after its cell."""
     counted = None if rate is None else CellRate(cell, Rate.parse(rate))
-    return Grant(Rule(cell, cell), "optional", frozenset(), None, counted)
+    return Grant(Rule(cell, cell), "optional", frozenset(), None, rate=counted)
 
 
 def wanted(*grants: Grant, caller: SpiffeId = AGENT, caller_rate: str | None = None) -> Wanted:

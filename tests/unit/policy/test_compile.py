@@ -146,8 +146,8 @@ def test_verdict_names_its_rule(tmp_path: Path) -> None:
     verdicts = {
         ("a", "b", "read"): allowed("0.yaml:7", "@g -> b: read"),
         ("a", "c", "write"): allowed("0.yaml:8", "@g -> c: write"),
-        ("a", "d", "search"): Verdict(DENIED, Rule("0.yaml:12", "deny @g -> d: * because blast radius")),
-        ("a", "c", "read"): Verdict(DENIED, Rule("0.yaml:13", "deny a -> c: read")),
+        ("a", "d", "search"): Verdict(DENIED, Rule("0.yaml:12", "deny @g -> d: * because blast radius", denies=True)),
+        ("a", "c", "read"): Verdict(DENIED, Rule("0.yaml:13", "deny a -> c: read", denies=True)),
         ("a", "b", "write"): Verdict(NOT_IN_MATRIX, None),
     }
     assert verdicts == {call: verdict_on(policy, *call) for call in verdicts}
@@ -155,12 +155,12 @@ def test_verdict_names_its_rule(tmp_path: Path) -> None:
 
 def test_grants_of_one_call_add_up(tmp_path: Path) -> None:
     """Each cell that grants a call is a grant of its own, in the order of the documents, with what its cell asks."""
-    first = f"{HEAD}matrix:\n  a:\n    b: {{actions: [read], delegation: required, scopes: [kb, hr], max_hops: 2}}\n"
+    first = f"{HEAD}matrix:\n  a:\n    b: {{actions: [read], delegation: optional, scopes: [kb, hr], max_hops: 2}}\n"
     second = "kind: PermissionMatrix\nmatrix:\n  a:\n    b: {actions: [read], delegation: forbidden}\n"
     verdict = verdict_on(policy_of(tmp_path, first, second), "a", "b", "read")
     rules = [Rule(f"{file}.yaml:{line}", "a -> b: read") for file, line in ((0, 5), (1, 4))]
     expected = (
-        Grant(rules[0], "required", frozenset({"kb", "hr"}), 2),
+        Grant(rules[0], "optional", frozenset({"kb", "hr"}), 2),
         Grant(rules[1], "forbidden", frozenset(), None),
     )
     assert (rules[0], expected) == (verdict.rule, verdict.grants)

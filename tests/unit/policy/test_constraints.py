@@ -112,7 +112,9 @@ def test_parts_of_grants_do_not_add_up() -> None:
 scopes = st.frozensets(st.sampled_from(["read", "hr", "kb"]))
 modes: st.SearchStrategy[DelegationMode] = st.sampled_from(["required", "optional", "forbidden"])
 grants_lists = st.lists(
-    st.builds(Grant, st.just(grant().rule), modes, scopes, st.none() | st.integers(1, 6)), min_size=1, max_size=4
+    st.builds(lambda *asked: Grant(grant().rule, *asked), modes, scopes, st.none() | st.integers(1, 6)),
+    min_size=1,
+    max_size=4,
 )
 delegations = st.none() | st.builds(lambda has, hops: delegation(*has, hops=hops), scopes, st.integers(0, 6))
 

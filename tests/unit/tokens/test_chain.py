@@ -333,10 +333,13 @@ def test_policy_may_allow_less(name: str, limit: int, reason: Reason) -> None:
         (False, RootLimit(USER[:-1], is_exact=True, scopes=None)),
         (False, RootLimit("tenant:", is_exact=False, scopes=None)),
         (False, RootLimit("", is_exact=False, scopes=frozenset(SCOPES[1:]))),
+        (True, RootLimit("", is_exact=False, scopes=None, targets=frozenset({*TARGETS, BROKER}))),
+        (False, RootLimit("", is_exact=False, scopes=None, targets=frozenset(TARGETS[1:]))),
+        (False, RootLimit("", is_exact=False, scopes=None, targets=frozenset())),
     ],
 )
 def test_limits_of_a_root_issuer(allowed: bool, limit: RootLimit) -> None:  # noqa: FBT001
-    """A root issuer starts chains only for the subjects and scopes that the policy names."""
+    """A root issuer starts chains only for the subjects, scopes and targets that the policy names."""
     showing, trust = Showing(world().root()), replace(world().trust(), root_limits={STS: limit})
     if allowed:
         assert USER == verify_chain(showing.chain, showing.presentation, trust).on_behalf_of

@@ -14,10 +14,12 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy, load
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.tokens.chain import DelegationTrust, RootLimit
-from ext_authz.tokens.compile import MAX_KEY_FILE_BYTES
 from ext_authz.tokens.jws import encode_base64url
+from ext_authz.tokens.key_files import MAX_KEY_FILE_BYTES
+from ext_authz.tokens.keys import NO_KEYS, KeySet, KeySource
 
 HEAD = f"kind: PermissionMatrix\ntrust_domain: {TRUST_DOMAIN}\nid_path: ns/agents/sa/{{name}}\n"
+USUAL_BUNDLES = f"bundles: {{{TRUST_DOMAIN}: usual.pem}}\n"
 NO_SPIFFE_ID = "not a SPIFFE ID: expected spiffe://trust-domain/path in canonical form"
 
 
@@ -40,7 +42,13 @@ def bundle() -> str:
 
 
 def policy_of(directory: Path, document: str, files: Mapping[str, str | bytes] | None = None) -> Policy:
-    """Compile a Delegation document, written behind its kind, with the files beside it."""
+    """Compile a Delegation document, written behind its kind, with the files beside it.
+
+    One that names no bundles gets that of the agents' trust domain.
+    """
+    if "bundles:" not in document:
+        document += USUAL_BUNDLES
+        (directory / "usual.pem").write_text(bundle())
     (directory / "matrix.yaml").write_text(f"{HEAD}")
     (directory / "delegation.yaml").write_text(f"kind: Delegation\n{document}")
     for name, content in (files or {}).items():
@@ -68,7 +76,7 @@ def workload(path: str, trust_domain: str = TRUST_DOMAIN) -> SpiffeId:
 
 
 def test_defaults(tmp_path: Path) -> None:
-    """A document that only names an issuer requires chains, lets them live half an hour and reach five hops, and has no key."""
+    """A document that only names an issuer requires chains, lets them live half an hour and reach five hops."""
     policy = policy_of(tmp_path, "root_issuers: [sts]\n")
     assert policy.delegation is not None
     trust = policy.delegation.verifier.trust
@@ -81,7 +89,7 @@ def test_defaults(tmp_path: Path) -> None:
         trust.max_depth,
     )
     assert {sts: RootLimit("", is_exact=False, scopes=None)} == trust.root_limits
-    assert ({}, {}) == (trust.keys.by_issuer, trust.keys.bundles)
+    assert ([], [TRUST_DOMAIN]) == (list(trust.keys.by_issuer), list(trust.keys.bundles))
 
 
 def test_policy_without_a_document_verifies_nothing(tmp_path: Path) -> None:
@@ -95,26 +103,28 @@ def test_names_are_those_of_the_matrix(tmp_path: Path) -> None:
     partner = workload("sts", "partner.test")
     trust = trust_of(
         tmp_path,
-        f"root_issuers: [sts, platform/sts, {{id: '{partner}'}}]\nminters: [sts]\nkeys: {{/mailer: keys.json, sts: keys.json}}\n",
+        f"root_issuers: [sts, platform/sts, {{id: '{partner}'}}]\nminters: [sts]\nkeys: {{/mailer: keys.json, sts: keys.json, '{partner}': keys.json}}\n",
         {"keys.json": key_set("a", "b")},
     )
     sts = workload("ns/agents/sa/sts")
     assert {sts, workload("platform/sts"), partner} == trust.root_issuers
     assert {sts} == trust.minters
-    assert {workload("mailer"), sts} == trust.keys.by_issuer.keys()
+    assert {workload("mailer"), sts, partner} == trust.keys.by_issuer.keys()
     assert {"a", "b"} == trust.keys.by_issuer[sts].keys.keys()
     assert {} == trust.keys.of(workload("platform/sts"), 0).keys
 
 
 def test_root_limits(tmp_path: Path) -> None:
-    """An issuer's subjects are one, or all with a beginning; its scopes are those listed."""
+    """An issuer's subjects are one, or all with a beginning; its scopes and targets are those listed."""
     trust = trust_of(
         tmp_path,
-        'root_issuers:\n- {id: a, subjects: "user:*", scopes: [kb, hr]}\n- {id: b, subjects: batch}\n- {id: c, subjects: "*"}\n',
+        'root_issuers:\n- {id: a, subjects: "user:*", scopes: [kb, hr]}\n- {id: b, subjects: batch, targets: [x, /y]}\n'
+        '- {id: c, subjects: "*"}\n',
     )
+    targets = frozenset({workload("ns/agents/sa/x"), workload("y")})
     assert {
         workload("ns/agents/sa/a"): RootLimit("user:", is_exact=False, scopes=frozenset({"kb", "hr"})),
-        workload("ns/agents/sa/b"): RootLimit("batch", is_exact=True, scopes=None),
+        workload("ns/agents/sa/b"): RootLimit("batch", is_exact=True, scopes=None, targets=targets),
         workload("ns/agents/sa/c"): RootLimit("", is_exact=False, scopes=None),
     } == trust.root_limits
 
@@ -149,6 +159,32 @@ def test_digest_covers_the_key_files(tmp_path: Path) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_keys_at_an_address(tmp_path: Path) -> None:
+    """What has `://` is an address: its issuer has no keys until they were fetched, and the others are not touched."""
+    policy = policy_of(
+        tmp_path,
+        "root_issuers: [sts]\nmax_stale: 90m\nkeys: {sts: 'https://sts.example.com/jwks', mailer: keys.json}\n",
+        {"keys.json": key_set("a")},
+    )
+    assert policy.delegation is not None
+    sts, source = workload("ns/agents/sa/sts"), KeySource("https://sts.example.com/jwks", max_stale_seconds=5400)
+    assert {sts: source} == policy.delegation.sources
+    assert frozenset({source}) == policy.key_sources
+    assert NO_KEYS == policy.delegation.verifier.trust.keys.by_issuer[sts]
+    fetched = KeySet({}, usable_until=7, digest="d")
+    delegation = policy.with_keys({source: fetched}).delegation
+    assert delegation is not None
+    assert fetched == delegation.verifier.trust.keys.by_issuer[sts]
+    assert {"a"} == delegation.verifier.trust.keys.by_issuer[workload("ns/agents/sa/mailer")].keys.keys()
+
+
+def test_keys_at_an_address_count_an_hour_without_news(tmp_path: Path) -> None:
+    """The usual `max_stale`."""
+    document = "root_issuers: [sts]\nkeys: {sts: 'http://127.0.0.1:8080/jwks'}\n"
+    [source] = policy_of(tmp_path, document).key_sources
+    assert 3600 == source.max_stale_seconds
+
+
 @pytest.mark.parametrize(
     ("document", "cell", "mode"),
     [
@@ -159,7 +195,7 @@ def test_digest_covers_the_key_files(tmp_path: Path) -> None:
         ("root_issuers: [sts]", "{actions: [read], delegation: optional}", "optional"),
         ("root_issuers: [sts]", "{actions: [read], delegation: forbidden}", "forbidden"),
         ("root_issuers: [sts]\nrequired: false", "{actions: [read], delegation: required}", "required"),
-        ("", "{actions: [read], delegation: required}", "required"),
+        ("", "{actions: [read], delegation: forbidden}", "forbidden"),
     ],
 )
 def test_mode_of_a_cell(tmp_path: Path, document: str, cell: str, mode: str) -> None:
@@ -167,10 +203,24 @@ def test_mode_of_a_cell(tmp_path: Path, document: str, cell: str, mode: str) -> 
     (tmp_path / "matrix.yaml").write_text(f"{HEAD}matrix: {{a: {{b: {cell}}}}}\n")
     (tmp_path / "actions.yaml").write_text("kind: ActionRegistry\nactions: {read: {asserted: true}}\n")
     if document:
-        (tmp_path / "delegation.yaml").write_text(f"kind: Delegation\n{document}\n")
+        (tmp_path / "usual.pem").write_text(bundle())
+        (tmp_path / "delegation.yaml").write_text(f"kind: Delegation\n{document}\n{USUAL_BUNDLES}")
     a, b = workload("ns/agents/sa/a"), workload("ns/agents/sa/b")
     [grant] = load(tmp_path).matrix.evaluate(AuthorizationRequest(a, "read", b, Context(0))).grants
     assert mode == grant.delegation
+
+
+def test_cell_that_nothing_could_satisfy(tmp_path: Path) -> None:
+    """A cell that needs a chain needs a Delegation document, else each of its calls would be refused."""
+    (tmp_path / "all.yaml").write_text(
+        f"{HEAD}matrix: {{a: {{b: {{actions: [read], delegation: required}}}}}}\n---\nkind: ActionRegistry\n"
+        "actions: {read: {asserted: true}}\n"
+    )
+    with pytest.raises(PolicyError) as caught:
+        load(tmp_path)
+    assert (
+        f"{tmp_path}/all.yaml:4:47: no chain can be verified: add a Delegation document that says whose count",
+    ) == caught.value.problems
 
 
 def test_scope_of_an_action(tmp_path: Path) -> None:
@@ -216,6 +266,42 @@ PROBLEMS: dict[str, tuple[str, Mapping[str, str | bytes], list[str]]] = {
             f"delegation.yaml:4:21: `spiffe://{TRUST_DOMAIN}/ns/agents/sa…` names a workload that stands here already",
         ],
     ),
+    "no address": (
+        f"{ROOT}keys: {{sts: 'http://sts.example.com/jwks', mailer: 'https://user:secret@x.test/', a: 'spiffe://{TRUST_DOMAIN}/sts', b: '://'}}\n",
+        {},
+        [
+            "delegation.yaml:3:13: an address begins with https://, or on this machine with http://127.0.0.1",
+            "delegation.yaml:3:52: an address holds no user name and no password",
+            "delegation.yaml:3:86: an address begins with https://, or on this machine with http://127.0.0.1",
+            "delegation.yaml:3:124: an address begins with https://, or on this machine with http://127.0.0.1",
+        ],
+    ),
+    "stale too soon": (
+        f"{ROOT}max_stale: 59s\n",
+        {},
+        ["delegation.yaml:3:12: `59s` is no time that keys may count without news: 1m to 24h"],
+    ),
+    "stale too late": (
+        f"{ROOT}max_stale: 1441m\n",
+        {},
+        ["delegation.yaml:3:12: `1441m` is no time that keys may count without news: 1m to 24h"],
+    ),
+    "root issuers without keys": (
+        "root_issuers: [sts, {id: spiffe://partner.test/sts}, mailer]\nkeys: {mailer: k.json}\nbundles: {}\n",
+        {"k.json": key_set("a")},
+        [
+            f"delegation.yaml:2:16: `sts` has no key: add it to `keys`, or `{TRUST_DOMAIN}` to `bundles`",
+            "delegation.yaml:2:21: `spiffe://partner.test/sts` has no key: add it to `keys`, or `partner.test` to `bundles`",
+        ],
+    ),
+    "targets of no workload": (
+        "root_issuers: [{id: sts, targets: [a, a b, a]}]\n",
+        {},
+        [
+            f"delegation.yaml:2:39: `a b` names no workload: {NO_SPIFFE_ID}",
+            "delegation.yaml:2:44: `a` names a workload that stands here already",
+        ],
+    ),
     "lives too long": (
         f"{ROOT}max_ttl: 61m\n",
         {},
@@ -245,7 +331,9 @@ PROBLEMS: dict[str, tuple[str, Mapping[str, str | bytes], list[str]]] = {
     "one kid twice": (
         f"{ROOT}keys: {{sts: k.json}}\n",
         {"k.json": key_set("a", "a")},
-        ["delegation.yaml:3:13: `k.json`: each key has a `kid` of its own"],
+        [
+            "delegation.yaml:3:13: `k.json`: each key has a `kid` of its own: 1 to 128 printable ASCII characters without spaces"
+        ],
     ),
     "private key": (
         f"{ROOT}keys: {{sts: k.json}}\n",
@@ -263,8 +351,8 @@ PROBLEMS: dict[str, tuple[str, Mapping[str, str | bytes], list[str]]] = {
         ["delegation.yaml:3:13: `k.json` is larger than 1048576 bytes"],
     ),
     "no trust domain": (
-        f"{ROOT}bundles: {{Agents.Example.Com: b.pem, spiffe://{TRUST_DOMAIN}: b.pem, {TRUST_DOMAIN}/x: b.pem}}\n",
-        {"b.pem": bundle()},
+        f"{ROOT}bundles: {{Agents.Example.Com: b.pem, spiffe://{TRUST_DOMAIN}: b.pem, {TRUST_DOMAIN}/x: b.pem}}\nkeys: {{sts: k.json}}\n",
+        {"b.pem": bundle(), "k.json": key_set("a")},
         [
             f"delegation.yaml:3:11: `Agents.Example.Com` is no trust domain: {NO_SPIFFE_ID}",
             f"delegation.yaml:3:38: `spiffe://{TRUST_DOMAIN}` is no trust domain: {NO_SPIFFE_ID}",
@@ -277,9 +365,9 @@ PROBLEMS: dict[str, tuple[str, Mapping[str, str | bytes], list[str]]] = {
         ["delegation.yaml:3:31: `b.pem` holds no PEM certificates", "delegation.yaml:3:52: `c.pem` holds no PEM certificates"],
     ),
     "two documents": (
-        f"{ROOT}---\nkind: Delegation\n{ROOT}",
-        {},
-        ["delegation.yaml:4:7: a policy has one Delegation document, the first is in delegation.yaml"],
+        f"{ROOT}bundles: {{{TRUST_DOMAIN}: b.pem}}\n---\nkind: Delegation\n{ROOT}",
+        {"b.pem": bundle()},
+        ["delegation.yaml:5:7: a policy has one Delegation document, the first is in delegation.yaml"],
     ),
 }  # fmt: skip
 

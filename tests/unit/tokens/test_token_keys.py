@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from support.delegations import PLANNER, STS, world
 
 from ext_authz.tokens.jws import encode_base64url
-from ext_authz.tokens.keys import MAX_KEY_ID_CHARACTERS, MAX_KEYS, JwksError, parse_jwks
+from ext_authz.tokens.keys import MAX_KEY_ID_CHARACTERS, MAX_KEYS, JwksError, parse_jwks, parse_provider_jwks
 
 
 def number(value: int, size: int | None = None) -> str:
@@ -81,12 +81,21 @@ def test_length_of_a_key_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "null", '{"keys":null}', '{"keys":{}}', '{"keys":[]}', "\x00", "[" * 10]
-)
+    "text",
+    [
+        *("", "{}", "[]", "null", '{"keys":null}', '{"keys":{}}', '{"keys":[]}', "\x00", "[" * 10, "[" * 100_000, "\ud800"),
+        jwks(P256_JWK)[:-1],
+        f"{jwks(P256_JWK)}{{}}",
+        jwks(P256_JWK).replace('"p256"', '"p256", "kid": "p384"'),
+        '{"keys":[],' + jwks(P256_JWK)[1:],
+        jwks({**P256_JWK, "note": 1.5}),
+    ],
+)  # fmt: skip
 def test_no_set(text: str) -> None:
-    """What is no JWK set, or an empty one, is refused."""
-    with pytest.raises(JwksError):
-        parse_jwks(text)
+    """What is no JWK set in strict JSON, or an empty one, is refused, by whomever it is published."""
+    for parse in (parse_jwks, parse_provider_jwks):
+        with pytest.raises(JwksError):
+            parse(text)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +105,7 @@ def test_no_set(text: str) -> None:
         {**ED25519_JWK, "kid": None},
         {**ED25519_JWK, "kid": ""},
         {**ED25519_JWK, "kid": 1},
+        *({**ED25519_JWK, "kid": kid} for kid in ("a b", "a\n", "é", "k" * (MAX_KEY_ID_CHARACTERS + 1))),
         {**ED25519_JWK, "d": "AAAA"},
         {"kid": "k", "kty": "oct", "k": "AAAA"},
         {**ED25519_JWK, "alg": "ES256"},
@@ -117,6 +127,7 @@ def test_no_set(text: str) -> None:
         {**rsa_jwk(RSA), "alg": "RS512"},
         {name: value for name, value in rsa_jwk(RSA).items() if name != "alg"},
         {**rsa_jwk(RSA), "e": "AA"},
+        {**rsa_jwk(RSA), "n": "_" * 100_000},
         rsa_jwk(SMALL_RSA),
     ],
     ids=repr,
@@ -125,6 +136,46 @@ def test_unusable_key(key: object) -> None:
     """A key that is secret, damaged, of another type, or under another algorithm makes the whole set unusable."""
     with pytest.raises(JwksError):
         parse_jwks(jwks(P256_JWK, key))
+
+
+USELESS: list[Any] = [
+    *(None, 1, "key", [], {}),
+    {name: value for name, value in ED25519_JWK.items() if name != "kid"},
+    {**ED25519_JWK, "kid": "a b"},
+    {**ED25519_JWK, "kid": "e", "use": "enc"},
+    {**ED25519_JWK, "kid": "e", "key_ops": ["encrypt"]},
+    {**ED25519_JWK, "kid": "e", "key_ops": "verify"},
+    {**ED25519_JWK, "kid": "e", "d": "AAAA"},
+    {"kid": "e", "kty": "oct", "k": "AAAA"},
+    {"kid": "e", "kty": "AKP"},
+    {**P256_JWK, "kid": "e", "crv": "P-521"},
+    rsa_jwk(RSA, kid="e", alg="RS512"),
+    rsa_jwk(RSA, kid="e", alg="RSA-OAEP"),
+    rsa_jwk(SMALL_RSA, kid="e"),
+]
+
+
+@pytest.mark.parametrize("member", USELESS, ids=repr)
+def test_provider_publishes_keys_for_others(member: Any) -> None:
+    """What we cannot use stands in a provider's set beside what we can; alone it is no set."""
+    assert ["p256"] == list(parse_provider_jwks(jwks(member, P256_JWK)))
+    with pytest.raises(JwksError, match="no key of the set can be used"):
+        parse_provider_jwks(jwks(member))
+
+
+def test_provider_leaves_the_algorithm_out() -> None:
+    """RSA that does not say is RS256; the first of two keys with one name counts; `use: sig` is ours."""
+    bare = {name: value for name, value in rsa_jwk(RSA, use="sig", key_ops=["verify"]).items() if name != "alg"}
+    keys = parse_provider_jwks(
+        jwks(bare, {**ED25519_JWK, "kid": "rsa"}, rsa_jwk(RSA, kid="pss", alg="PS256"), P384_JWK)
+    )
+    assert {"rsa": "RS256", "pss": "PS256", "p384": "ES384"} == {name: key.algorithm for name, key in keys.items()}
+
+
+def test_provider_has_as_many_keys_as_others() -> None:
+    """What is skipped counts, too."""
+    with pytest.raises(JwksError, match="1 to 64 keys"):
+        parse_provider_jwks(jwks(*[{}] * MAX_KEYS, P256_JWK))
 
 
 def test_one_name_for_two_keys() -> None:

@@ -1,0 +1,76 @@
+"""The matrix as it takes effect: every (subject, resource, action) that some rule says something about, in one list.
+
+1. Groups are resolved, documents are put together, and denials stand beside the grants that they beat.
+2. What a grant asks beside subject, resource and action is told in the words of its cell; what its cell leaves to the
+   Delegation document is filled in.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from ext_authz.analysis.survey import Survey, WrittenCell
+from ext_authz.policy.engine import EVERY_ACTION
+from ext_authz.policy.verdict import Rule
+
+
+class Granted(NamedTuple):
+    """One cell that grants an action."""
+
+    where: str  # file:line
+    asks: Mapping[str, Any]  # keys of the cell, as written
+
+
+class Entry(NamedTuple):
+    """What a policy says about one action of a subject on a resource."""
+
+    subject: str
+    resource: str
+    action: str  # "*": every action, of a denial that no grant meets
+    grants: tuple[Granted, ...]
+    denial: Rule | None  # beats every grant
+
+    @property
+    def is_allowed(self) -> bool:
+        """Whether a call can be allowed, if it brings what a grant asks."""
+        return bool(self.grants) and self.denial is None
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Subject and resource."""
+        return self.subject, self.resource
+
+
+def effective(survey: Survey) -> list[Entry]:
+    """Return every entry, sorted by subject, resource and action. Subjects and resources are SPIFFE IDs."""
+    grants = _grants(survey)
+    entries = [Entry(*key, tuple(found), survey.denial_of(*key)) for key, found in grants.items()]
+    met = {(entry.subject, entry.resource, name) for entry in entries for name in (entry.action, EVERY_ACTION)}
+    entries += [Entry(*key, (), rule) for key, rule in survey.policy.matrix.denials.items() if key not in met]
+    return sorted(entries, key=lambda entry: entry[:3])
+
+
+def by_pair(entries: Iterable[Entry]) -> Iterator[tuple[tuple[str, str], list[Entry]]]:
+    """Yield sorted entries by subject and resource."""
+    for pair, group in groupby(entries, key=lambda entry: entry.pair):
+        yield pair, list(group)
+
+
+def _grants(survey: Survey) -> dict[tuple[str, str, str], list[Granted]]:
+    usual = (
+        None if survey.policy.delegation is None else "required" if survey.policy.delegation.required else "optional"
+    )
+    grants: dict[tuple[str, str, str], list[Granted]] = {}
+    for cell in survey.cells:
+        granted = Granted(cell.line, _asks(cell, usual))
+        for subject in cell.subjects:
+            for action in dict.fromkeys(cell.cell.actions):
+                grants.setdefault((subject, cell.resource_id, action), []).append(granted)
+    return grants
+
+
+def _asks(cell: WrittenCell, usual: str | None) -> dict[str, Any]:
+    asks = cell.cell.model_dump(mode="json", by_alias=True, exclude={"actions"}, exclude_defaults=True)
+    if usual is not None:
+        asks.setdefault("delegation", usual)
+    return asks

@@ -1,0 +1,115 @@
+"""The matrix as a Rego v1 module with the same verdicts.
+
+1. Reason and rule are those of our engine, for every input; a property test holds both against each other.
+2. A grant that Rego cannot check makes the whole export fail: a module that allows more would be worse than none.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ext_authz.policy.compile import Policy
+from ext_authz.policy.export.model import Exported, ExportError, beyond_matrix
+from ext_authz.policy.verdict import Grant
+
+_CHECKED = frozenset({"rule", "delegation", "scopes", "max_hops"})
+
+# The words of the reasons are ours (docs/reasons.md). `delegation` is null, or holds `scopes` and `hops` of a verified chain.
+_RULES = """\
+# input: {"subject": SPIFFE ID, "resource": SPIFFE ID, "action": name,
+#         "delegation": null or {"scopes": [scope], "hops": number}}
+# Ask for data.ext_authz.decision: {"allow": boolean, "reason": reason code, "rule": file:line or ""}
+
+decision := {"allow": reason == "allowed", "reason": reason, "rule": rule}
+
+delegation := object.get(input, "delegation", null)
+
+matching := object.get(grants, [input.subject, input.resource, input.action], [])
+
+denials_here := object.get(denials, [input.subject, input.resource], {})
+
+denied_by := object.get(denials_here, input.action, object.get(denials_here, "*", ""))
+
+needed(grant) := {object.get(scopes, input.action, input.action)} | {scope | some scope in grant.scopes}
+
+unmet(grant) := "token_missing" if {
+	delegation == null
+	grant.delegation == "required"
+} else := "" if {
+	delegation == null
+} else := "token_forbidden" if {
+	grant.delegation == "forbidden"
+} else := "token_scope" if {
+	count(needed(grant) - {scope | some scope in delegation.scopes}) > 0
+} else := "hops_exceeded" if {
+	delegation.hops > grant.max_hops
+} else := ""
+
+satisfied := [grant | some grant in matching; unmet(grant) == ""]
+
+default reason := "not_in_matrix"
+
+reason := "denied_by_rule" if {
+	denied_by != ""
+} else := "allowed" if {
+	count(satisfied) > 0
+} else := unmet(matching[0])
+
+default rule := ""
+
+rule := denied_by if {
+	denied_by != ""
+} else := satisfied[0].rule if {
+	count(satisfied) > 0
+} else := matching[0].rule
+"""
+# Hops of a grant without `max_hops`: more than any chain can have.
+_ANY_HOPS = 1_000_000
+
+
+def to_rego(policy: Policy) -> Exported:
+    """Return the module. Raises ExportError when a grant asks for what Rego cannot see."""
+    problems = sorted({problem for grants in policy.matrix.grants.values() for problem in _problems(grants)})
+    problems += [f"Rego cannot check: {each}" for each in beyond_matrix(policy)]
+    if problems:
+        raise ExportError(problems)
+    grants: dict[str, Any] = {}
+    for (subject, resource, action), found in sorted(policy.matrix.grants.items(), key=lambda item: item[0]):
+        grants.setdefault(subject, {}).setdefault(resource, {})[action] = [_members(grant) for grant in found]
+    denials: dict[str, Any] = {}
+    for (subject, resource, action), rule in sorted(policy.matrix.denials.items(), key=lambda item: item[0]):
+        denials.setdefault(subject, {}).setdefault(resource, {})[action] = rule.where
+    scopes = {name: action.scope for name, action in sorted(policy.registry.actions.items())}
+    parts = [
+        f"# Made by `ext-authz policy export rego` from a policy with the digest {policy.digest}.",
+        "# Who calls, which action a request is and whose chain holds must be verified before this is asked.",
+        "package ext_authz",
+        "import rego.v1",
+        _RULES.rstrip(),
+        _assigned("grants", grants),
+        _assigned("denials", denials),
+        _assigned("scopes", scopes),
+    ]
+    return Exported("\n\n".join(parts) + "\n", ())
+
+
+def _problems(grants: tuple[Grant, ...]) -> Iterator[str]:
+    for grant in grants:
+        asked: Mapping[str, object] = grant._asdict()
+        for name, value in asked.items():
+            if name not in _CHECKED and value != Grant._field_defaults.get(name):
+                yield f"{grant.rule.where}: {grant.rule.text}: Rego cannot check `{name}`"
+
+
+def _members(grant: Grant) -> dict[str, Any]:
+    return {
+        "rule": grant.rule.where,
+        "delegation": grant.delegation,
+        "scopes": sorted(grant.scopes),
+        "max_hops": _ANY_HOPS if grant.max_hops is None else grant.max_hops,
+    }
+
+
+def _assigned(name: str, value: Mapping[str, Any]) -> str:
+    """Write a document; JSON is Rego, but for the escapes of characters that no name of ours has."""
+    return f"{name} := {json.dumps(value, indent=1)}"
