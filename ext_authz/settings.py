@@ -19,7 +19,12 @@ _SERVICE_HOST = "SERVICE_HOST"
 # Bytes of a unix socket's path: sun_path holds 108 with the closing NUL on Linux, 104 on macOS.
 MAX_SOCKET_PATH_BYTES = 103
 # Settings that are checked together.
-_TRANSPORT = frozenset({"listen", "metrics_listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure"})
+_TRANSPORT = frozenset(
+    {
+        *("listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure", "metrics_listen"),
+        *("admin_listen", "control_store"),
+    }
+)
 
 
 class Settings(BaseModel):
@@ -54,6 +59,7 @@ class Settings(BaseModel):
     audit_max_waiting: Annotated[int, Field(ge=1, le=262_144)] = 8192
     control_store: Path | None = None  # revocations, quarantine and one-time chains; absent: none of them
     max_control_age_seconds: Annotated[float, Field(ge=1, le=3600)] = 60  # past it, chains are refused
+    admin_listen: str | None = None  # unix socket on which this user's tools change the control store
 
     metrics_listen: str | None = None  # HOST:PORT for Prometheus; absent: no metrics
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -63,24 +69,21 @@ class Settings(BaseModel):
     @field_validator("listen")
     @classmethod
     def _check_listen(cls, listen: str) -> str:
-        if listen.startswith(UNIX_PREFIX):
-            path = listen.removeprefix(UNIX_PREFIX)
-            if not path.startswith("/"):
-                raise ValueError("the path of a unix socket is absolute: unix:/path")
-            if "%" in path:
-                raise ValueError("the path of a unix socket holds no %: gRPC takes it for an escape")
-            if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
-                raise ValueError(f"the path of a unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
-            return listen
-        _check_host_and_port(listen, "unix:/path or HOST:PORT")
-        return listen
+        return check_address(listen)
+
+    @field_validator("admin_listen")
+    @classmethod
+    def _check_admin_listen(cls, listen: str | None) -> str | None:
+        if listen is not None and not listen.startswith(UNIX_PREFIX):
+            raise ValueError("expected a unix socket, whose permissions say who may revoke: unix:/path")
+        return None if listen is None else check_address(listen)
 
     @field_validator("metrics_listen")
     @classmethod
-    def _check_metrics_listen(cls, metrics_listen: str | None) -> str | None:
-        if metrics_listen is not None:
-            _check_host_and_port(metrics_listen, "HOST:PORT")
-        return metrics_listen
+    def _check_metrics_listen(cls, listen: str | None) -> str | None:
+        if listen is not None and listen.startswith(UNIX_PREFIX):
+            raise ValueError("expected HOST:PORT")
+        return None if listen is None else check_address(listen, "HOST:PORT")
 
     @model_validator(mode="after")
     def _check_transport(self) -> "Settings":
@@ -98,26 +101,42 @@ class Settings(BaseModel):
             yield "TLS is for TCP: a unix socket is protected by its permissions"
         if not (self.insecure or self.tls_certificate or self.is_local):
             yield f"`{self.listen}` is open to the network without TLS: set tls_certificate and tls_key, or `insecure: true`"
-        if self.metrics_listen is not None and not (self.insecure or _is_loopback(self.metrics_listen)):
+        if self.metrics_listen is not None and not (self.insecure or is_local(self.metrics_listen)):
             yield f"`{self.metrics_listen}` shows metrics to the network: listen on loopback, or set `insecure: true`"
+        if self.admin_listen is not None and self.control_store is None:
+            yield "admin_listen needs control_store, which is what it changes"
+        if self.admin_listen == self.listen:
+            yield "admin_listen and listen are two sockets: who may ask must not revoke"
 
     @property
     def is_local(self) -> bool:
         """Whether only this machine can connect."""
-        return self.listen.startswith(UNIX_PREFIX) or _is_loopback(self.listen)
+        return is_local(self.listen)
 
 
-def _check_host_and_port(address: str, expected: str) -> None:
-    host, _, port = address.rpartition(":")
+def check_address(listen: str, expected: str = "unix:/path or HOST:PORT") -> str:
+    """Return an address to listen on, of the form that is expected. Raises ValueError for what is none."""
+    if listen.startswith(UNIX_PREFIX):
+        path = listen.removeprefix(UNIX_PREFIX)
+        if not path.startswith("/"):
+            raise ValueError("the path of a unix socket is absolute: unix:/path")
+        if "%" in path:
+            raise ValueError("the path of a unix socket holds no %: gRPC takes it for an escape")
+        if len(path.encode()) > MAX_SOCKET_PATH_BYTES:
+            raise ValueError(f"the path of a unix socket has at most {MAX_SOCKET_PATH_BYTES} bytes")
+        return listen
+    host, _, port = listen.rpartition(":")
     if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"expected {expected}")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"expected {expected}, an IPv6 address in brackets: [::1]:9001")
+    return listen
 
 
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    return host in {"localhost", "::1"} or _is_loopback_ipv4(host)
+def is_local(listen: str) -> bool:
+    """Whether only this machine can connect to an address."""
+    host = listen.rpartition(":")[0].strip("[]")
+    return listen.startswith(UNIX_PREFIX) or host in {"localhost", "::1"} or _is_loopback_ipv4(host)
 
 
 def _is_loopback_ipv4(host: str) -> bool:

@@ -2,7 +2,7 @@
 
 1. Groups are resolved, documents are put together, and denials stand beside the grants that they beat.
 2. What a grant asks beside subject, resource and action is told in the words of its cell; what its cell leaves to the
-   Delegation document is filled in.
+   Delegation document, or to the action, is filled in.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -62,15 +62,17 @@ def _grants(survey: Survey) -> dict[tuple[str, str, str], list[Granted]]:
     )
     grants: dict[tuple[str, str, str], list[Granted]] = {}
     for cell in survey.cells:
-        granted = Granted(cell.line, _asks(cell, usual))
-        for subject in cell.subjects:
-            for action in dict.fromkeys(cell.cell.actions):
+        for action in dict.fromkeys(cell.cell.actions):
+            granted = Granted(cell.line, _asks(cell, usual, survey.policy.registry.actions[action].access_token))
+            for subject in cell.subjects:
                 grants.setdefault((subject, cell.resource_id, action), []).append(granted)
     return grants
 
 
-def _asks(cell: WrittenCell, usual: str | None) -> dict[str, Any]:
+def _asks(cell: WrittenCell, usual: str | None, access_token: str | None) -> dict[str, Any]:
     asks = cell.cell.model_dump(mode="json", by_alias=True, exclude={"actions"}, exclude_defaults=True)
     if usual is not None:
         asks.setdefault("delegation", usual)
+    if access_token is not None:
+        asks.setdefault("access_token", access_token)
     return asks

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ext_authz.analysis.finding import Finding, Level
 from ext_authz.analysis.looser import is_looser
 from ext_authz.analysis.survey import Survey, WrittenCell, WrittenDenial
-from ext_authz.documents.models import ActionRegistry, Delegation, DelegationMode, PermissionMatrix
+from ext_authz.documents.models import ActionRegistry, Delegation, DelegationMode, IdentityProviders, PermissionMatrix
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.identity.names import GROUP_SIGN
@@ -297,6 +297,14 @@ def _issuer_unlimited(survey: Survey) -> _Found:
                 yield source.locate("root_issuers", index), sentence, f"write its {keys}"
 
 
+def _provider_unbound(survey: Survey) -> _Found:
+    for source in survey.documents.of(IdentityProviders):
+        for index, provider in enumerate(source.model.providers):
+            if provider.clients is None:
+                sentence = f"whoever gets hold of an access token of {quoted(provider.issuer)} may show it"
+                yield source.locate("providers", index), sentence, "write its `clients`"
+
+
 def _row_wide(survey: Survey) -> _Found:
     for source in survey.documents.of(PermissionMatrix):
         for subject, row in source.model.matrix.items():
@@ -332,6 +340,7 @@ RULES: Mapping[str, LintRule] = {
     "group-empty": LintRule(Level.WARNING, _group_empty),
     "delegation-unsaid": LintRule(Level.WARNING, _delegation_unsaid),
     "issuer-unlimited": LintRule(Level.WARNING, _issuer_unlimited),
+    "provider-unbound": LintRule(Level.WARNING, _provider_unbound),
     "row-wide": LintRule(Level.WARNING, _row_wide),
     "cell-wide": LintRule(Level.WARNING, _cell_wide),
     "deny-unmatched": LintRule(Level.NOTE, _deny_unmatched),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ext_authz.attributes.request import AGENT_ACTION, REQUEST_ID, TRACEPARENT
 from ext_authz.decision.model import Decision, ShadowVerdict
-from ext_authz.documents.models import ACTION_NAME_PATTERN
+from ext_authz.documents.models import ACTION_NAME_PATTERN, RPC_METHOD_PATTERN, TOOL_PATTERN
 from ext_authz.errors import Outcome, Reason
 from ext_authz.faults import place_of
 from ext_authz.identity.identify import Identity
@@ -37,6 +37,8 @@ _TAMPERING = frozenset(
     }
 )
 _ACTION_NAME = re.compile(ACTION_NAME_PATTERN.removeprefix("^").removesuffix("$"))
+_RPC_METHOD = re.compile(RPC_METHOD_PATTERN.removeprefix("^").removesuffix("$"))
+_TOOL = re.compile(TOOL_PATTERN.removeprefix("^").removesuffix("$"))
 
 
 class AuditRecord(NamedTuple):
@@ -66,6 +68,8 @@ class AuditRecord(NamedTuple):
     fault: str
     traceparent: str
     request_id: str
+    rpc_method: str = ""  # of a call to a JSON-RPC endpoint, and its tool
+    tool: str = ""
     shadow: ShadowVerdict | None = None  # what the shadow policy says, where that differs
 
     def attributes(self) -> dict[str, Value]:
@@ -103,6 +107,8 @@ class AuditRecord(NamedTuple):
         yield "ext_authz.caller_verified", self.identity is not None
         yield "ext_authz.asserted_action", self.asserted_action
         yield "ext_authz.method", self.method
+        yield "ext_authz.rpc_method", self.rpc_method
+        yield "ext_authz.tool", self.tool
         yield "ext_authz.request_id", self.request_id
         yield "ext_authz.certificate_sha256", self.identity.certificate_sha256 if self.identity else ""
         if self.rule:
@@ -157,7 +163,7 @@ def to_record(decision: Decision) -> AuditRecord:
         principal=attributes.principal[:MAX_ID_BYTES],
         destination=attributes.destination[:MAX_ID_BYTES],
         action=decision.action.name if decision.action else "",
-        asserted_action=_asserted(headers.get(AGENT_ACTION, "")),
+        asserted_action=_shown(headers.get(AGENT_ACTION, ""), _ACTION_NAME),
         method=attributes.method,
         path=attributes.path,
         rule=decision.rule,
@@ -172,6 +178,8 @@ def to_record(decision: Decision) -> AuditRecord:
         fault=decision.fault,
         traceparent=headers.get(TRACEPARENT, "")[:MAX_CORRELATION_CHARACTERS],
         request_id=headers.get(REQUEST_ID, "")[:MAX_CORRELATION_CHARACTERS],
+        rpc_method=_shown(decision.rpc.method, _RPC_METHOD) if decision.rpc else "",
+        tool=_shown(decision.rpc.tool, _TOOL) if decision.rpc else "",
         shadow=decision.shadow,
     )
 
@@ -181,6 +189,6 @@ def utc(timestamp: float) -> str:
     return datetime.fromtimestamp(timestamp, tz=UTC).isoformat(timespec="microseconds")
 
 
-def _asserted(action: str) -> str:
-    """Return what the caller calls its action when it looks like an action's name; other text is not repeated."""
-    return action if not action or _ACTION_NAME.fullmatch(action) else "(not a name)"
+def _shown(text: str, name: re.Pattern[str]) -> str:
+    """Return what the caller calls something when it looks like a name of it; other text is not repeated."""
+    return text if not text or name.fullmatch(text) else "(not a name)"

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 import typer
 
-from ext_authz.cli.times import format_moment
 from ext_authz.client.signing import Certificate, LinkSigner, MintingError, load_certificates, load_private_key
 from ext_authz.client.svid_files import SvidFiles
 from ext_authz.errors import ConfigurationError, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
+from ext_authz.times import format_moment
 from ext_authz.tokens.chain import Delegation
 from ext_authz.tokens.claims import ClaimError, Claims
 from ext_authz.tokens.jws import MAX_CHAIN_BYTES, UnverifiedToken, decode_link, split_chain

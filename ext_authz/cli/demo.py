@@ -63,7 +63,7 @@ async def _show(*, once: bool, as_json: bool, policies: Path) -> int:
     if not console.is_terminal:
         console = Console(stderr=as_json, width=FILE_WIDTH)
     started = time.monotonic()
-    with console.status("starting 1 authorization server, 5 agents, 10 Envoys") as status:
+    with console.status("starting 1 authorization server, 1 token exchange, 5 agents, 11 Envoys") as status:
         async with world_module.running_world(policies) as world:
             status.update("calling")
             rows = [await calls_module.make_call(call, world) for call in calls_module.CALLS]

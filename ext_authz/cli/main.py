@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
-from ext_authz.cli import envoy, policy, token
+from ext_authz.cli import envoy, exchange, policy, token
 from ext_authz.cli.demo import demo
 from ext_authz.cli.learn import learn
+from ext_authz.cli.policy_init import init
 from ext_authz.cli.policy_lint import lint
+from ext_authz.cli.policy_reach import reach
 from ext_authz.cli.policy_schema import schema
 from ext_authz.cli.policy_show import show
 from ext_authz.cli.revocation import quarantine, revoke
@@ -27,11 +29,14 @@ app.command()(demo)
 app.command()(quarantine)
 app.command()(learn)
 app.add_typer(policy.app, name="policy")
+policy.app.command()(init)
 policy.app.command()(lint)
 policy.app.command()(show)
+policy.app.command()(reach)
 policy.app.command()(schema)
 app.add_typer(token.app, name="token")
 token.app.command()(revoke)
+app.add_typer(exchange.app, name="exchange")
 app.add_typer(envoy.app, name="envoy")
 
 

@@ -14,12 +14,13 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from ext_authz.cli.exits import NO, exit_on_configuration_error
-from ext_authz.cli.times import format_moment, parse_moment, parse_span
 from ext_authz.errors import ConfigurationError
 from ext_authz.identity.spiffe_id import SpiffeIdError
 from ext_authz.policy.compile import load
 from ext_authz.stores.control import ControlStore
 from ext_authz.stores.entry import MARKED, Entry, EntryError, Kind
+from ext_authz.stores.members import to_members
+from ext_authz.times import format_moment, parse_moment, parse_span
 
 _QUARANTINED = frozenset({Kind.QUARANTINE})
 _REVOKED = frozenset(Kind) - _QUARANTINED
@@ -228,7 +229,7 @@ def _listed(control: ControlStore, kinds: Collection[Kind]) -> list[Entry]:
 
 def _tell(entries: Sequence[Entry], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({"entries": [_members(entry) for entry in entries]}, indent=2))
+        typer.echo(json.dumps({"entries": [to_members(entry) for entry in entries]}, indent=2))
     else:
         typer.echo("\n".join(map(_sentence, entries)) or "nothing")
 
@@ -245,19 +246,6 @@ def _tell_lifted(entries: Sequence[Entry], lifted: Sequence[bool], *, as_json: b
             typer.echo(f"{'lifted' if was_in_force else 'not in force'}: {entry.kind} {entry.value}")
     if not all(lifted):
         raise typer.Exit(NO)
-
-
-def _members(entry: Entry) -> dict[str, str | None]:
-    """Return an entry for programs: times in RFC 3339, null for a moment that never comes."""
-    return {
-        "kind": entry.kind,
-        "value": entry.value,
-        "mark_at": None if entry.mark_at is None else format_moment(entry.mark_at),
-        "keep_until": format_moment(entry.keep_until),
-        "because": entry.because,
-        "created_at": format_moment(entry.created_at),
-        "lifted_at": None if entry.lifted_at is None else format_moment(entry.lifted_at),
-    }
 
 
 def _sentence(entry: Entry) -> str:

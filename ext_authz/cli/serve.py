@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated
 
 import typer
 
+from ext_authz.admin.listener import administering
 from ext_authz.cli.exits import exit_on_configuration_error
 from ext_authz.documents.loader import read_mapping
 from ext_authz.server.logs import configure_logs
@@ -52,4 +54,4 @@ def serve(
         settings = merge_settings(flags, os.environ, read_mapping(config) if config else {})
         configure_logs(settings.log_level, settings.log_format)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop if uvloop else None) as runner:
-            runner.run(serve_until_stopped(settings))
+            runner.run(serve_until_stopped(settings, beside=partial(administering, settings)))

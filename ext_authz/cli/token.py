@@ -28,11 +28,11 @@ from ext_authz.cli.chains import (
     write_new,
 )
 from ext_authz.cli.exits import NO, exit_on_configuration_error
-from ext_authz.cli.times import parse_moment, parse_span
 from ext_authz.cli.trust import TrustFlags, read_revocations, read_trust
 from ext_authz.client.minting import Narrowing, Root, attenuate, mint_root
 from ext_authz.client.signing import MintingError, certificate_sha256, generate_private_key, private_key_pem, public_jwk
 from ext_authz.errors import NotAllowed
+from ext_authz.times import parse_moment, parse_span
 from ext_authz.tokens.chain import Presentation, verify_chain
 from ext_authz.tokens.claims import MAX_DEPTH
 
@@ -77,6 +77,9 @@ def keygen(
     key_id: Annotated[
         str | None, typer.Option("--kid", metavar="NAME", help="Name of the key.", show_default="its thumbprint")
     ] = None,
+    issuer: Annotated[
+        str | None, typer.Option(metavar="ID", help="SPIFFE ID of the key's owner, for a file of a key directory.")
+    ] = None,
 ) -> None:
     """Make a key that signs links, and the JWK set that verifiers need.
 
@@ -85,9 +88,10 @@ def keygen(
     No file is overwritten.
     """
     with exit_on_configuration_error():
+        owner = {"issuer": read_workloads("--issuer", [issuer])[0].uri} if issuer else {}
         key = generate_private_key(algorithm)
         jwk = public_jwk(key, key_id)
-        key_set = json.dumps({"keys": [jwk]}, indent=2) + "\n"
+        key_set = json.dumps({**owner, "keys": [jwk]}, indent=2) + "\n"
         write_new({private: (0o600, private_key_pem(key)), public: (0o644, key_set.encode("ascii"))})
     typer.echo(f"{algorithm} key `{jwk['kid']}`: {private} signs, {public} verifies")
 

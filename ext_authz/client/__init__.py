@@ -1,6 +1,7 @@
 """For agents: delegation chains made, narrowed and attached to calls."""
 
 from ext_authz.client.auth import DELEGATION_TOKEN, DelegationAuth
+from ext_authz.client.exchange import Exchange, ExchangeError
 from ext_authz.client.minting import Narrowing, Root, attenuate, mint_root
 from ext_authz.client.signing import (
     LinkSigner,
@@ -18,6 +19,8 @@ from ext_authz.client.svid_files import SvidFiles
 __all__ = [
     "DELEGATION_TOKEN",
     "DelegationAuth",
+    "Exchange",
+    "ExchangeError",
     "LinkSigner",
     "MintingError",
     "Narrowing",

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 from ext_authz.client.signing import LinkSigner, MintingError
 from ext_authz.errors import Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
-from ext_authz.tokens.chain import LEEWAY_SECONDS
+from ext_authz.tokens.chain import LEEWAY_SECONDS, ReceivedChain
 from ext_authz.tokens.claims import MAX_DEPTH, MAX_TTL_SECONDS, ClaimError, Claims
 from ext_authz.tokens.jws import MAX_CHAIN_BYTES, MAX_LINKS, decode_link, encode_base64url, split_chain
 
@@ -45,6 +45,7 @@ class Root:
     depth: int = MAX_DEPTH  # hops below this link
     lifetime_seconds: int = ROOT_LIFETIME_SECONDS
     not_before: int | None = None  # seconds since 1970
+    issued_at: int | None = None  # of the token that it is made from, which it is then as old as; None: now
     certificate_sha256: bytes | None = None  # binds the link to this certificate of its presenter
     once: bool = False
 
@@ -96,6 +97,7 @@ def mint_root(signer: LinkSigner, root: Root, now: float) -> str:
         "delegation_depth": root.depth,
         "max_delegation_depth": root.depth,
         **_times(signer, now, root.lifetime_seconds),
+        **({} if root.issued_at is None else {"iat": root.issued_at}),
         "nbf": root.not_before,
         "jti": _new_token_id(),
         **_restrictions(root.certificate_sha256, once=root.once),
@@ -105,6 +107,11 @@ def mint_root(signer: LinkSigner, root: Root, now: float) -> str:
 
 def attenuate(signer: LinkSigner, chain: str, audience: SpiffeId, narrowing: Narrowing, now: float) -> str:
     """Return the chain with one more link, for `audience`. `now` is in seconds since 1970. Raises MintingError."""
+    return _within_budget(extended(signer, chain, audience, narrowing, now))
+
+
+def extended(signer: LinkSigner, chain: str, audience: SpiffeId, narrowing: Narrowing, now: float) -> str:
+    """Return the chain with one more link, however long it gets. Raises MintingError."""
     last = LastLink.of(chain)
     parent = last.claims
     holder = narrowing.actor or signer.issuer
@@ -128,7 +135,40 @@ def attenuate(signer: LinkSigner, chain: str, audience: SpiffeId, narrowing: Nar
         "par_hash": last.signing_hash,
         **_restrictions(narrowing.certificate_sha256, once=narrowing.once),
     }
-    return _within_budget(f"{chain}~{signer.sign(_without_none(claims))}")
+    return f"{chain}~{signer.sign(_without_none(claims))}"
+
+
+def checkpoint(
+    signer: LinkSigner, replaced: ReceivedChain, audience: SpiffeId, narrowing: Narrowing, now: float
+) -> str:
+    """Return one link in place of a chain, for `narrowing.actor` to show to `audience`. Only minters make it.
+
+    It is as old as the oldest link that it replaces: what is revoked by a mark in time stays revoked. Raises MintingError.
+    """
+    parent, origin = replaced.leaf, replaced.origin
+    latest = min(parent.expires_at, replaced.oldest_issued_at + MAX_TTL_SECONDS)
+    claims = {
+        "iss": signer.issuer.uri,
+        "sub": parent.on_behalf_of,
+        "sid": parent.session_id,
+        "act": _actor(narrowing.actor),
+        "aud": audience.uri,
+        **_narrowed_authority(parent, audience, narrowing),
+        "delegation_depth": _narrowed_depth(signer, parent, narrowing.depth),
+        "max_delegation_depth": parent.max_depth,
+        **_times(signer, now, narrowing.lifetime_seconds, latest),
+        "iat": replaced.oldest_issued_at,
+        "jti": _new_token_id(),
+        "orig": {
+            "h": replaced.leaf_hash,
+            "n": origin.count,
+            "jti": list(origin.token_ids),
+            "act": list(map(str, origin.actors)),
+            "key": list(origin.keys),
+        },
+        **_restrictions(narrowing.certificate_sha256, once=narrowing.once or replaced.delegation.once),
+    }
+    return signer.sign(_without_none(claims))
 
 
 def _narrowed_authority(parent: Claims, audience: SpiffeId, narrowing: Narrowing) -> Mapping[str, Any]:

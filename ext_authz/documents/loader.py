@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ext_authz.documents.models import PLANNED_KINDS, POLICY_KINDS, ActionRegistry, PolicyModel
+from ext_authz.documents.models import PLANNED_KINDS, POLICY_KINDS, ActionRegistry, Delegation, PolicyModel
 from ext_authz.documents.problems import describe, unknown
 from ext_authz.documents.reader import MAX_FILE_BYTES, Document, Places, YamlError, place_after, read_documents
 from ext_authz.errors import PolicyError
@@ -78,12 +78,13 @@ def load_policy(directory: Path, presets: Path = PRESETS) -> PolicyDocuments:
     """Read every YAML file of `directory`, hidden names left out, and the presets that they name.
 
     Raises PolicyError with all problems: unreadable or too large files, sub-directories (they are not read, and
-    nothing written is ever ignored), and whatever the documents themselves get wrong.
+    nothing written is ever ignored; the key directory of a Delegation document is), and whatever the documents themselves get wrong.
     """
     problems: list[str] = []
     sources: list[Source[PolicyModel]] = []
     digest = hashlib.sha256()
-    for path in _files(directory, problems):
+    files, folders = _entries(directory, problems)
+    for path in files:
         text = _read(path, problems)
         if text is not None:
             digest.update(f"{path.name}\0{len(text)}\0{text}".encode())
@@ -94,6 +95,13 @@ def load_policy(directory: Path, presets: Path = PRESETS) -> PolicyDocuments:
         digest.update(f"preset {name}\0{len(text)}\0{text}".encode())
         found = _models(presets / f"{name}.yaml", text, {ActionRegistry.__name__: ActionRegistry}, problems)
         sources[:0] = [replace(source, path=f"preset {name}", is_preset=True) for source in found]
+    # A folder that a document names is read where that document is compiled.
+    named = {Path(each.model.key_directory or "") for each in sources if isinstance(each.model, Delegation)}
+    problems += [
+        f"{folder}:1:1: sub-directories are not read: move the files up"
+        for folder in folders
+        if Path(folder.name) not in named
+    ]
     if problems:
         raise PolicyError(problems)
     return PolicyDocuments(directory, tuple(sources), digest.hexdigest())
@@ -136,21 +144,21 @@ def _presets(sources: Iterable[Source[PolicyModel]]) -> list[str]:
     )
 
 
-def _files(directory: Path, problems: list[str]) -> list[Path]:
+def _entries(directory: Path, problems: list[str]) -> tuple[list[Path], list[Path]]:
+    """Return the files to read, and the folders beside them."""
     try:
         entries = sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
         folders = [entry for entry in entries if entry.is_dir()]
     except OSError as error:
         problems.append(f"{directory}:1:1: cannot read the policy directory: {error.strerror}")
-        return []
-    problems += [f"{folder}:1:1: sub-directories are not read: move the files up" for folder in folders]
+        return [], []
     files = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders]
     if not files:
         problems.append(f"{directory}:1:1: no policy here: expected files ending in {' or '.join(SUFFIXES)}")
     if len(files) > MAX_FILES:
         problems.append(f"{directory}:1:1: {len(files)} files, at most {MAX_FILES} are read")
-        return []
-    return files
+        return [], folders
+    return files, folders
 
 
 def _read(path: Path, problems: list[str]) -> str | None:

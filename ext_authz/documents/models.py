@@ -240,6 +240,7 @@ class Delegation(Model):
     max_ttl: Duration = "30m"
     max_depth: Annotated[int, Field(ge=0, le=5)] = 5
     keys: dict[Name, str] = {}  # issuer -> JWK set, a file beside the documents or an https:// address
+    key_directory: Annotated[str, StringConstraints(min_length=1)] | None = None  # JWK sets that name their issuer
     max_stale: Duration = "1h"  # how long keys from an address count after it was last heard of
     bundles: dict[str, str] = {}  # trust domain -> PEM certificates, a file beside the documents or an absolute path
 
@@ -302,6 +303,13 @@ class SuiteDelegation(Model):
     root_issuer: Name | None = None  # absent: the first of the Delegation document
 
 
+class SuiteAccessToken(Model):
+    """The authority of an access token, taken for verified."""
+
+    on_behalf_of: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    scopes: list[Scope] = []
+
+
 class SuiteRequest(Model):
     """A request in the words of policy authors; `defaults` may hold any part of it."""
 
@@ -315,6 +323,7 @@ class SuiteRequest(Model):
     body: Any = None  # a text as it is, anything else as JSON
     at: Annotated[str, StringConstraints(pattern=MOMENT_PATTERN)] | None = None
     delegation: SuiteDelegation | None = None
+    access_token: SuiteAccessToken | None = None
 
 
 ExpectedOutcome = Literal["allow", "deny", "error"]

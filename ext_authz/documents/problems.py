@@ -84,6 +84,7 @@ EXPECTED: dict[tuple[str, ...], str] = {
     ("tests", _ANY, "request"): "a mapping with `from`, `to` and `action`",
     ("tests", _ANY, "request", "headers"): "a mapping from header names to texts",
     ("tests", _ANY, "request", "query"): "a mapping from names to texts",
+    ("tests", _ANY, "request", "access_token"): "a mapping with `on_behalf_of`",
     ("tests", _ANY, "expect"): "`allow`, `deny` or `error`, or a mapping with `outcome`",
     ("windows",): "a mapping from window names to spans of time",
     ("windows", _ANY): "a mapping with `from` and `to`",

@@ -161,8 +161,11 @@ def _registered(registry: Registry, request: Request) -> str:
 
 
 def _is_endpoint(registry: Registry, request: Request) -> bool:
-    """Whether the body of the request says which action it is, and no record does."""
-    return not request.action and registry.endpoint(_attributes(request, {}), request.resource) is not None
+    """Whether a request is a call to an endpoint, and neither its record nor its path says which action it is."""
+    route = registry.routes.find(request.method, request.path, request.resource)
+    if request.action or route is None or route.action is not None:
+        return False
+    return route.protocol is not None or not _registered(registry, request)
 
 
 def _attributes(request: Request, headers: Mapping[str, str]) -> Attributes:

@@ -23,6 +23,7 @@ from ext_authz.policy.rates import CellRate, Rate
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
+from ext_authz.tokens.key_files import Stamps
 from ext_authz.tokens.keys import KeySet, KeySource
 from ext_authz.tokens.providers import ProviderPolicy, compile_providers
 
@@ -46,6 +47,12 @@ class Policy:
         """The addresses that keys are fetched from."""
         documents = (self.delegation, self.providers)
         return frozenset(source for document in documents if document for source in document.sources.values())
+
+    @property
+    def watched_files(self) -> Stamps:
+        """The files and directories that it was read from outside of its own directory, as they were then."""
+        documents = (self.delegation, self.providers)
+        return {path: stamp for document in documents if document for path, stamp in document.watched.items()}
 
     def with_keys(self, found: Mapping[KeySource, KeySet]) -> "Policy":
         """Return this policy with the keys that its addresses hold now."""

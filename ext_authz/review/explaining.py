@@ -13,7 +13,7 @@ _ATTRIBUTES = "attributes"
 
 def explain_request(request: PolicyRequest, policy: Policy, screen: Screen) -> Explanation:
     """Explain the decision on a request in the words of policy authors. Never raises."""
-    return explain_bytes(to_bytes(request), assuming(policy, screen, request.delegation), request.at)
+    return explain_bytes(to_bytes(request), assuming(policy, screen, request), request.at)
 
 
 def explain_bytes(data: bytes, snapshot: Snapshot, at: float) -> Explanation:

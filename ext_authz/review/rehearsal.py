@@ -1,7 +1,8 @@
 """Decisions on requests that nobody sent, by the very stages that decide on real ones.
 
 1. The identity stage believes `source.principal`, as it does when Envoy verified a certificate: there is none to check.
-2. A delegation stands for a chain that holds. Its presence, scopes and hops are decided on; signatures are not.
+2. A delegation stands for a chain that holds, and an access token for one that does. Presence, scopes, hops and for whom they
+   are is decided on; signatures, issuers and clients are not.
 3. Effects never run, and nothing is remembered or recorded.
 """
 
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ext_authz.attributes.compose import compose_check_request
-from ext_authz.attributes.request import DELEGATION_TOKEN, Attributes, parse_attributes
+from ext_authz.attributes.request import AUTHORIZATION, DELEGATION_TOKEN, Attributes, parse_attributes
 from ext_authz.attributes.salvage import salvage_attributes
 from ext_authz.decision.decide import Call, Snapshot, decide, refuse
 from ext_authz.decision.model import Decision
@@ -19,13 +20,15 @@ from ext_authz.identity.identify import Identifier, Identity
 from ext_authz.injection.screen import Screen
 from ext_authz.policy.compile import Policy
 from ext_authz.review.requests import PolicyRequest
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
+from ext_authz.tokens.providers import ProviderPolicy
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 from ext_authz.tokens.verifier import ChainVerifier
 
 DECISION_ID = "rehearsal"
-# Stands in the header of a chain; no verifier reads it.
-_ASSUMED_CHAIN = "assumed"
+# Stands in the headers of a chain and of an access token; no verifier reads it.
+_ASSUMED = "assumed"
 
 ReturnT = TypeVar("ReturnT")
 
@@ -44,9 +47,23 @@ class AssumedDelegations(ChainVerifier):
         return self.assumed
 
 
+@dataclass(frozen=True)
+class AssumedAccessTokens(ProviderPolicy):
+    """Takes whatever access token comes for this one, verified. Never part of a server."""
+
+    assumed: AccessToken = field(kw_only=True)
+
+    def verify(
+        self, header: str, identity: Identity, now: float, revocations: Revocations = NO_REVOCATIONS
+    ) -> AccessToken:
+        """Return the assumed access token."""
+        del header, identity, now, revocations
+        return self.assumed
+
+
 def rehearse(request: PolicyRequest, policy: Policy, screen: Screen) -> Decision:
     """Return the decision on a request. Never raises."""
-    snapshot = assuming(policy, screen, request.delegation)
+    snapshot = assuming(policy, screen, request)
     return reading(to_bytes(request), snapshot, request.at, lambda attributes, call: decide(attributes, snapshot, call))
 
 
@@ -62,20 +79,25 @@ def reading(
     return ask(attributes, call)
 
 
-def assuming(policy: Policy, screen: Screen, delegation: Delegation | None) -> Snapshot:
-    """Return a snapshot in which a chain that comes is `delegation`, verified."""
-    if delegation is not None and policy.delegation is not None:
-        verifier = AssumedDelegations(policy.delegation.verifier.trust, assumed=delegation)
+def assuming(policy: Policy, screen: Screen, request: PolicyRequest) -> Snapshot:
+    """Return a snapshot in which the chain and the access token that come are those of the request, verified."""
+    if request.delegation is not None and policy.delegation is not None:
+        verifier = AssumedDelegations(policy.delegation.verifier.trust, assumed=request.delegation)
         policy = replace(policy, delegation=replace(policy.delegation, verifier=verifier))
+    if request.access_token is not None and policy.providers is not None:
+        providers = policy.providers
+        assumed = AssumedAccessTokens(providers.trust, providers.digest, assumed=request.access_token)
+        policy = replace(policy, providers=assumed)
     return Snapshot(policy, Identifier(require_xfcc=False), screen)
 
 
 def to_bytes(request: PolicyRequest) -> bytes:
     """Return the CheckRequest that a sidecar would send."""
-    chain = {DELEGATION_TOKEN: _ASSUMED_CHAIN} if request.delegation is not None else {}
+    chain = {DELEGATION_TOKEN: _ASSUMED} if request.delegation is not None else {}
+    access_token = {AUTHORIZATION: f"Bearer {_ASSUMED}"} if request.access_token is not None else {}
     return compose_check_request(
         (request.subject.uri, request.resource.uri),
         (request.method, request.path),
-        {**request.headers, **chain},
+        {**request.headers, **chain, **access_token},
         request.body,
     )

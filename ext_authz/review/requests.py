@@ -11,14 +11,21 @@ from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from ext_authz.attributes.request import AGENT_ACTION, DELEGATION_TOKEN, XFCC
+from ext_authz.attributes.request import AGENT_ACTION, AUTHORIZATION, DELEGATION_TOKEN, XFCC
 from ext_authz.documents.loader import PolicyDocuments
-from ext_authz.documents.models import ActionRegistry, PermissionMatrix, SuiteDelegation, SuiteRequest
+from ext_authz.documents.models import (
+    ActionRegistry,
+    PermissionMatrix,
+    SuiteAccessToken,
+    SuiteDelegation,
+    SuiteRequest,
+)
 from ext_authz.documents.models import Delegation as DelegationDocument
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.compile import Policy
+from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
 # When a request is made that does not say when: always the same moment, so that no test breaks at night. A Monday.
@@ -26,7 +33,7 @@ DEFAULT_MOMENT = "2026-01-05T12:00:00Z"
 # What an asserted action is sent as, and what stands in a route for its parameters.
 _ASSERTED_AS = ("POST", "/")
 _PARAMETER_VALUE = "1"
-# Seconds that an assumed chain is still valid.
+# Seconds that an assumed chain or access token is still valid.
 _LIFETIME_SECONDS = 300
 # Headers that say what other keys of a request say.
 _NOT_A_HEADER = {XFCC: "`from` says who calls", DELEGATION_TOKEN: "`delegation` says what a verified chain holds"}
@@ -46,6 +53,7 @@ class PolicyRequest(NamedTuple):
     body: object  # None: no body; a text as it is; anything else as JSON
     at: float  # seconds since 1970
     delegation: Delegation | None  # taken for verified
+    access_token: AccessToken | None = None  # taken for verified
 
 
 class RequestReader:
@@ -65,13 +73,18 @@ class RequestReader:
         resource = self._party("to", words.to, locate)
         method, path, asserted = self._target(words, locate)
         headers = self._headers(words, locate) | asserted
+        if words.access_token and AUTHORIZATION in headers:
+            self._problems.append(
+                f"{locate('access_token')}: write either `access_token`, or the header `authorization`"
+            )
         at = self._moment(words.at or DEFAULT_MOMENT, locate)
         if subject is None or resource is None or len(self._problems) > before:
             return None
         delegation = self._delegation(words.delegation, (subject, resource), at, locate) if words.delegation else None
         if len(self._problems) > before:
             return None
-        return PolicyRequest(subject, resource, method, path, headers, words.body, at, delegation)
+        access_token = _access_token(words.access_token, at) if words.access_token else None
+        return PolicyRequest(subject, resource, method, path, headers, words.body, at, delegation, access_token)
 
     def _party(self, key: str, name: str | None, locate: Locate) -> SpiffeId | None:
         if name is None:
@@ -191,6 +204,22 @@ def names_written(documents: PolicyDocuments) -> Iterator[str]:
     for delegation in documents.of(DelegationDocument):
         yield from (issuer.id for issuer in delegation.model.root_issuers)
         yield from delegation.model.minters
+
+
+def _access_token(words: SuiteAccessToken, at: float) -> AccessToken:
+    """Return a token of no issuer: what decides here is whom it is for, and its scopes."""
+    return AccessToken(
+        issuer="",
+        subject=words.on_behalf_of,
+        on_behalf_of=words.on_behalf_of,
+        scopes=frozenset(words.scopes),
+        client=None,
+        actors=(),
+        token_id=None,
+        session_id=None,
+        issued_at=int(at),
+        expires_at=int(at) + _LIFETIME_SECONDS,
+    )
 
 
 def _filled(segment: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,37 +18,52 @@ from ext_authz.stores.database import StoreError
 from ext_authz.stores.once import OnceRegister
 from ext_authz.stores.snapshot import ControlSnapshot
 
+# Looks at the store at once and puts into force what it says; False when it cannot be read.
+Look = Callable[[], Awaitable[bool]]
+
 _LOG = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def following_store(path: Path | None, max_age_seconds: float, authorizer: Authorizer) -> AsyncIterator[None]:
+async def following_store(path: Path | None, max_age_seconds: float, authorizer: Authorizer) -> AsyncIterator[Look]:
     """Keep the authorizer's controls as the store says, and let it consume one-time chains. Raises StoreError at start.
 
-    Without a store nothing is revoked, and chains that may be used once are refused.
+    Without a store nothing is revoked, and chains that may be used once are refused. Yields what looks at it at once.
     """
     if path is None:
-        yield
+        yield _nothing_to_look_at
         return
     with ControlStore.open(path, create=True) as store:
         once = OnceRegister.open(path)
         watcher = ControlWatcher(store, store.snapshot(time.time()), lambda _: None)
         _put_in_force(authorizer, watcher.current, max_age_seconds)
         authorizer.effects = (consuming(once),)
-        following = asyncio.create_task(_follow(watcher, max_age_seconds, authorizer))
+        one_at_a_time = asyncio.Lock()
+
+        async def look() -> bool:
+            async with one_at_a_time:  # of two at a time, the one that read first could end last
+                if not await watcher.look():
+                    return False
+                _put_in_force(authorizer, watcher.current, max_age_seconds)
+                return True
+
+        following = asyncio.create_task(_follow(look))
         try:
-            yield
+            yield look
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
             await once.close()
 
 
-async def _follow(watcher: ControlWatcher, max_age_seconds: float, authorizer: Authorizer) -> None:
+async def _follow(look: Look) -> None:
     while True:
-        if await watcher.look():
-            _put_in_force(authorizer, watcher.current, max_age_seconds)
+        await look()
         await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _nothing_to_look_at() -> bool:
+    return False
 
 
 def _put_in_force(authorizer: Authorizer, found: ControlSnapshot, max_age_seconds: float) -> None:

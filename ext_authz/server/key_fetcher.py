@@ -30,6 +30,8 @@ REFRESH_AT = 0.8
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
 # Seconds between two fetches of one address that unknown keys can cause.
 UNKNOWN_KEY_SECONDS = 60.0
+# Seconds between two rounds over all addresses because of unknown keys: a flood of them costs a comparison each.
+WISH_SECONDS = 1.0
 # Seconds between two looks at the clock.
 LOOK_SECONDS = 0.25
 
@@ -80,6 +82,7 @@ class KeyFetcher:
         self._jitter = jitter
         self._states: dict[KeySource, SourceState] = {}
         self._tasks: dict[KeySource, asyncio.Task[None]] = {}
+        self._wished_at = -math.inf  # when an unknown key was last looked into
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,6 +116,9 @@ class KeyFetcher:
     def ask_again(self) -> None:
         """Ask the addresses soon: somebody showed a key that is not known, and it may be new."""
         now = self._timer()
+        if now < self._wished_at + WISH_SECONDS:
+            return
+        self._wished_at = now
         for state in self._states.values():
             state.due_at = min(state.due_at, max(now, state.asked_at + UNKNOWN_KEY_SECONDS))
 

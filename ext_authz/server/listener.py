@@ -1,11 +1,8 @@
 """Where the server listens: a unix socket that only the right user can open, or TCP."""
 
-import grp
 import os
-import socket
-import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -14,6 +11,7 @@ import grpc.aio
 from ext_authz.errors import SettingsError
 from ext_authz.server.tls import server_credentials
 from ext_authz.settings import UNIX_PREFIX, Settings
+from ext_authz.sockets import group_id, prepare_socket, socket_permissions
 
 
 @contextmanager
@@ -48,49 +46,12 @@ def _bind_tcp(server: grpc.aio.Server, settings: Settings) -> int:
 
 def _bind_unix(server: grpc.aio.Server, settings: Settings, path: Path) -> None:
     """Bind with the final permissions from the first moment: whoever can open the socket can ask."""
-    group = _group_id(settings.socket_group)
-    _prepare(path, group)
-    previous = os.umask(0o177 if group is None else 0o117)  # the socket gets 0600 or 0660
+    group = group_id(settings.socket_group)
+    prepare_socket("listen", path, group)
     try:
-        server.add_insecure_port(settings.listen)
+        with socket_permissions(group):
+            server.add_insecure_port(settings.listen)
         if group is not None:
             os.chown(path, -1, group)
     except (RuntimeError, OSError):
         raise SettingsError([f"listen: cannot bind `{settings.listen}`"]) from None
-    finally:
-        os.umask(previous)
-
-
-def _prepare(path: Path, group: int | None) -> None:
-    """Make the socket's directory, and refuse a path that is not ours to take."""
-    try:
-        if not path.parent.exists():
-            path.parent.mkdir(mode=0o700 if group is None else 0o750, parents=True)
-            if group is not None:
-                os.chown(path.parent, -1, group)
-        mode = path.parent.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            raise SettingsError([f"listen: anybody may replace files in `{path.parent}`"])
-        if path.exists() and not path.is_socket():
-            raise SettingsError([f"listen: `{path}` exists and is no socket"])
-        if _answers(path):
-            raise SettingsError([f"listen: another server listens on `{path}`"])
-    except OSError as error:
-        raise SettingsError([f"listen: cannot use `{path}`: {error.strerror}"]) from None
-
-
-def _answers(path: Path) -> bool:
-    """Whether somebody accepts connections on the socket; what a crashed server left behind does not."""
-    with socket.socket(socket.AF_UNIX) as probe, suppress(FileNotFoundError, ConnectionRefusedError):
-        probe.connect(str(path))
-        return True
-    return False
-
-
-def _group_id(name: str | None) -> int | None:
-    if name is None:
-        return None
-    try:
-        return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
-    except KeyError:
-        raise SettingsError([f"socket_group: no group `{name}`"]) from None

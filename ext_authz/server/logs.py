@@ -4,15 +4,22 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Literal
+from enum import StrEnum
 
 
-def configure_logs(level: str, style: Literal["text", "json"]) -> None:
+class LogStyle(StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def configure_logs(level: str, style: str) -> None:
     """Send the logs of this process to standard error."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
+    handler.setFormatter(_JsonFormatter() if style == LogStyle.JSON else _TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for talkative in ("watchfiles", "httpx", "httpcore"):  # the latter two write whole addresses
+    for talkative in ("watchfiles", "uvicorn", "httpx", "httpcore"):  # the latter two write whole addresses
         logging.getLogger(talkative).setLevel(logging.WARNING)
     # The exporter reports each of its tries; the audit writer reports once that records are not taken, and once that
     # they are again.

@@ -14,8 +14,10 @@ from ext_authz.audit.record import Value
 from ext_authz.authorizer import Authorizer
 from ext_authz.errors import PolicyError
 from ext_authz.policy.compile import Policy, load
+from ext_authz.server.file_watch import LOOK_SECONDS, FileWatch
 from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.server.memory import settle_memory
+from ext_authz.tokens.key_files import stamps_now
 
 # Milliseconds that a burst of file changes may last before it is read: editors and ConfigMap swaps touch several files.
 SETTLE_MILLISECONDS = 200
@@ -46,6 +48,7 @@ class PolicyReloader:
         self._announcer = announcer
         self._told = told
         self._clock = clock
+        self._elsewhere = FileWatch(authorizer.snapshot.policy.watched_files)
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> bool:
@@ -63,10 +66,22 @@ class PolicyReloader:
             return self.is_current
 
     async def watch(self) -> None:
-        """Reload whenever a file of the directory changes, until cancelled."""
+        """Reload whenever a file of the directory, or one that its documents name, changes; until cancelled."""
+        async with asyncio.TaskGroup() as watching:
+            watching.create_task(self._watch_directory())
+            watching.create_task(self._watch_elsewhere())
+
+    async def _watch_directory(self) -> None:
         # No filter: the usual one passes over everything below .git, node_modules and the like.
         async for _ in awatch(self._directory, watch_filter=None, debounce=SETTLE_MILLISECONDS, recursive=False):
             await self.reload()
+
+    async def _watch_elsewhere(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            expected = self._elsewhere.expected
+            if expected and self._elsewhere.is_change(await asyncio.to_thread(stamps_now, expected)):
+                await self.reload()
 
     def _failed(self, problems: Sequence[str]) -> None:
         for problem in problems:
@@ -84,6 +99,7 @@ class PolicyReloader:
     def _swap(self, policy: Policy) -> None:
         self.is_current = True
         active = self._authorizer.snapshot
+        self._elsewhere.expect(policy.watched_files)
         if policy.digest == active.policy.digest:
             _LOG.info("policy unchanged, digest %s", policy.digest[:12])
             return

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
@@ -24,7 +25,7 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.identity.xfcc import XfccMode
 from ext_authz.injection import load_default_screen
 from ext_authz.policy.compile import load
-from ext_authz.server.controls import following_store
+from ext_authz.server.controls import Look, following_store
 from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.server.keys import following_keys
 from ext_authz.server.listener import listening
@@ -52,9 +53,19 @@ def load_snapshot(settings: Settings) -> Snapshot:
     return Snapshot(policy=load(settings.policies), identifier=_identifier(settings), screen=load_default_screen())
 
 
-async def serve(settings: Settings, started: Callable[[str], None] = lambda _: None) -> None:
+@asynccontextmanager
+async def _alone(_: Look) -> AsyncIterator[None]:
+    yield
+
+
+async def serve(
+    settings: Settings,
+    started: Callable[[str], None] = lambda _: None,
+    beside: Callable[[Look], AbstractAsyncContextManager[None]] = _alone,
+) -> None:
     """Serve until SIGTERM or SIGINT. `started` is called with the address once checks are answered.
 
+    `beside` is what runs for as long; it is given what puts changes of the control store into force at once.
     Raises PolicyError or SettingsError before anything is served.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before there is anything to reload must not end us
@@ -63,8 +74,9 @@ async def serve(settings: Settings, started: Callable[[str], None] = lambda _: N
     try:
         authorizer = Authorizer(snapshot, recorder, max_body_bytes=settings.max_body_bytes)
         async with (
-            following_store(settings.control_store, settings.max_control_age_seconds, authorizer),
+            following_store(settings.control_store, settings.max_control_age_seconds, authorizer) as look,
             following_keys(authorizer) as keys,
+            beside(look),
         ):
             settle_memory()
             await _serve(settings, authorizer, keys, recorder, started)

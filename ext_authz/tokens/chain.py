@@ -1,6 +1,7 @@
 """Verification of a delegation chain: every hop's signature, authority that only shrinks, the last link bound to the caller.
 
-1. `verify_chain` does all of it; there is no other way from a header to a Delegation.
+1. `verify_chain` does all of it, and `verify_received_chain` for the workload that a chain was shown to; there is no other
+   way from a header to a Delegation.
 2. What is remembered is that a link's signature holds, for as long as the certificates behind it do; time, revocation,
    the chain and its presentation are checked every time.
 3. A refusal names the link by its index, 0 for the root, and never repeats what the token says.
@@ -19,7 +20,7 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.memo import TextCache
 from ext_authz.tokens.claims import MAX_TTL_SECONDS, ClaimError, Claims, Origin
 from ext_authz.tokens.jws import UnverifiedToken, decode_link, encode_base64url, malformed, split_chain
-from ext_authz.tokens.keys import TrustedKeys
+from ext_authz.tokens.keys import NO_KEYS, TrustedKeys
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 from ext_authz.tokens.signature import VerificationKey
 from ext_authz.tokens.svid import SigningSvid, SvidError
@@ -71,6 +72,13 @@ class Presentation(NamedTuple):
     certificate: x509.Certificate | None = None
 
 
+class Receipt(NamedTuple):
+    """Who says that it received a chain, as the connection proves it."""
+
+    recipient: SpiffeId
+    now: float  # seconds since 1970
+
+
 class Delegation(NamedTuple):
     """The authority of a verified chain."""
 
@@ -87,6 +95,16 @@ class Delegation(NamedTuple):
     once: bool
 
 
+class ReceivedChain(NamedTuple):
+    """A verified chain in the hands of the workload that it was made for."""
+
+    delegation: Delegation
+    leaf: Claims
+    leaf_hash: str  # of its signing input
+    origin: Origin  # every link, in the words of a checkpoint that replaces them
+    oldest_issued_at: int  # seconds since 1970
+
+
 class _Signer(NamedTuple):
     """Whose key made a signature."""
 
@@ -95,6 +113,7 @@ class _Signer(NamedTuple):
     holds_until: float
     key_id: str | None = None
     svid: SigningSvid | None = None
+    is_presented: bool = False  # the key is that of the connection's certificate
 
 
 class _Link(NamedTuple):
@@ -103,7 +122,7 @@ class _Link(NamedTuple):
     claims: Claims
     signing_hash: str
     signer: _Signer
-    by_thumbprint: bool
+    is_presented: bool  # signed with the certificate of the connection, which the next one does not have
     holder: str
     audience: str
     targets: frozenset[str]
@@ -121,6 +140,40 @@ def verify_chain(
     revocations: Revocations = NO_REVOCATIONS,
 ) -> Delegation:
     """Verify the value of x-delegation-token. Raises Refusal."""
+    links = _verified_links(header, presentation, trust, cache)
+    _check_presentation(links, presentation)
+    _check_ids(links)
+    return _delegation(links, trust)
+
+
+def verify_received_chain(
+    header: str, receipt: Receipt, trust: DelegationTrust, cache: "LinkCache | None" = None
+) -> ReceivedChain:
+    """Verify a chain for the workload that it was shown to, which wants one to show in turn. Raises Refusal.
+
+    All steps are those of `verify_chain` but the presentation, which is over: the recipient must be the audience of the last
+    link. `cnf` bound that link to the certificate of whoever showed it, and was looked at then. A link signed by thumbprint
+    is refused, because its certificate is not seen any more.
+    """
+    showing = Presentation(receipt.recipient, receipt.recipient, receipt.now)
+    links = _verified_links(header, showing, trust, cache)
+    if links[-1].audience != receipt.recipient.uri:
+        raise Refusal(Reason.TOKEN_AUDIENCE, "the chain was made for another workload")
+    _check_ids(links)
+    leaf = links[-1]
+    return ReceivedChain(
+        _delegation(links, trust),
+        leaf.claims,
+        leaf.signing_hash,
+        _origin_of(links),
+        min(link.claims.issued_at for link in links),
+    )
+
+
+def _verified_links(
+    header: str, presentation: Presentation, trust: DelegationTrust, cache: "LinkCache | None"
+) -> list[_Link]:
+    """Check everything but who shows the chain to whom."""
     links = [_verified(text, index, presentation, trust, cache) for index, text in enumerate(split_chain(header))]
     _check_root(links[0].claims, trust)
     for index, (parent, child) in enumerate(pairwise(links), start=1):
@@ -131,8 +184,7 @@ def verify_chain(
         _check_time(index, link, presentation.now)
         if revocations is not NO_REVOCATIONS and _is_revoked(link, revocations):
             raise Refusal(Reason.TOKEN_REVOKED, f"link {index} was revoked")
-    _check_presentation(links, presentation)
-    return _delegation(links, trust)
+    return links
 
 
 class LinkCache(TextCache[_Link]):
@@ -151,7 +203,7 @@ def _verified(
     if known is not None and known.holds_from <= presentation.now <= known.holds_until:
         return known
     link = _verify_link(decode_link(text, index), index, presentation, trust.keys)
-    if cache is not None and not link.by_thumbprint:  # that one holds for this caller's certificate only
+    if cache is not None and not link.is_presented:  # that one holds for this caller's certificate only
         cache.put(text, link)
     return link
 
@@ -179,7 +231,7 @@ def _verify_link(link: UnverifiedToken, index: int, presentation: Presentation, 
         claims=claims,
         signing_hash=link.signing_hash,
         signer=signer,
-        by_thumbprint=name == _THUMBPRINT,
+        is_presented=signer.is_presented,
         holder=claims.holder.uri,
         audience=claims.audience.uri,
         targets=frozenset(target.uri for target in claims.allowed_targets),
@@ -200,9 +252,13 @@ def _signer(name: str, reference: Any, issuer: SpiffeId, presentation: Presentat
         return _Signer(key, -math.inf, registered.usable_until, key_id=reference)
     if name == _CERTIFICATES:
         svid = SigningSvid.verify(reference, issuer, keys.bundles, presentation.now)
-    else:
-        svid = _presented_svid(reference, issuer, presentation)
-    return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid)
+        return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid)
+    known = keys.by_issuer.get(issuer, NO_KEYS).certificates.get(reference) if isinstance(reference, str) else None
+    if known is not None:
+        svid = SigningSvid.verify_path(known.path, issuer, keys.bundles, presentation.now)
+        return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid, key_id=known.key_id)
+    svid = _presented_svid(reference, issuer, presentation)
+    return _Signer(svid.key, svid.path_not_before, svid.path_not_after, svid=svid, is_presented=True)
 
 
 def _presented_svid(thumbprint: Any, issuer: SpiffeId, presentation: Presentation) -> SigningSvid:
@@ -330,9 +386,13 @@ def _check_presentation(links: list[_Link], presentation: Presentation) -> None:
     certificate_hash = leaf.claims.certificate_hash
     if certificate_hash is not None and certificate_hash != presentation.certificate_sha256:
         raise Refusal(Reason.TOKEN_PRESENTER, "the chain is bound to another certificate")
+
+
+def _check_ids(links: list[_Link]) -> None:
+    """Check what no two links may share, and that only the last one refers to a certificate that others never see."""
     if len({link.claims.token_id for link in links}) != len(links):
         raise Refusal(Reason.TOKEN_CHAIN, "two links have the same id")
-    if any([link.by_thumbprint for link in links[:-1]]):  # noqa: C419  (a generator costs more than six links)
+    if any([link.is_presented for link in links[:-1]]):  # noqa: C419  (a generator costs more than six links)
         raise Refusal(Reason.TOKEN_CHAIN, "only the last link may refer to the presented certificate")
 
 
@@ -344,9 +404,11 @@ def _delegation(links: list[_Link], trust: DelegationTrust) -> Delegation:
     token_ids = [each.token_id for each in claims]
     hops = len(holders)
     if root.origin is not None:
-        holders = [*root.origin.actors, *holders]
+        # A grant that a checkpoint replaced is listed, so that it can be revoked; as in a chain, its minter did not act.
+        acted = root.origin.actors[root.origin.actors[0] in trust.minters :]
+        holders = [*acted, *holders]
         token_ids = [*root.origin.token_ids, *token_ids]
-        hops += root.origin.count
+        hops += len(acted)
     return Delegation(
         on_behalf_of=leaf.on_behalf_of,
         session_id=leaf.session_id,
@@ -360,3 +422,21 @@ def _delegation(links: list[_Link], trust: DelegationTrust) -> Delegation:
         expires_at=leaf.expires_at,
         once=True in [each.once for each in claims],  # a caveat holds for everything below it
     )
+
+
+def _origin_of(links: list[_Link]) -> Origin:
+    """Name every link, those that an earlier checkpoint replaced included."""
+    earlier = links[0].claims.origin or Origin(0, (), (), ())
+    count = earlier.count + len(links)
+    return Origin(
+        count,
+        (*earlier.token_ids, *(link.claims.token_id for link in links)),
+        (*earlier.actors, *(link.claims.holder for link in links)),
+        # A minter may have left out the keys; their places stay empty.
+        (*(earlier.keys or ("",) * earlier.count), *(_reference_of(link.signer) for link in links)),
+    )
+
+
+def _reference_of(signer: _Signer) -> str:
+    """Return the name by which a key can be revoked: its `kid`, or the thumbprint of its certificate."""
+    return signer.key_id or (encode_base64url(signer.svid.sha256) if signer.svid else "")

@@ -13,6 +13,7 @@ from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.chain import DelegationTrust, RootLimit
 from ext_authz.tokens.claims import MAX_TTL_SECONDS
 from ext_authz.tokens.compile_keys import compile_keys, resolve_each
+from ext_authz.tokens.key_files import Stamps
 from ext_authz.tokens.keys import NO_KEYS, KeySet, KeySource, TrustedKeys
 from ext_authz.tokens.verifier import ChainVerifier
 
@@ -29,6 +30,7 @@ class DelegationPolicy:
     required: bool  # unless a cell says otherwise
     digest: str  # SHA-256 over the key files, hexadecimal
     sources: Mapping[SpiffeId, KeySource] = field(default_factory=dict)  # issuers whose keys stand at an address
+    watched: Stamps = field(default_factory=dict)  # files and directories outside of the policy directory
 
     def with_keys(self, found: Mapping[KeySource, KeySet]) -> "DelegationPolicy":
         """Return this policy with the keys that addresses hold now; one that is not among them has none."""
@@ -69,7 +71,7 @@ class _Compiler:
             root_limits=dict(self._root_limits(root_issuers)),
         )
         self._check_keys(root_issuers, trust.keys)
-        return DelegationPolicy(ChainVerifier(trust), document.required, keys.digest, keys.sources)
+        return DelegationPolicy(ChainVerifier(trust), document.required, keys.digest, keys.sources, keys.watched)
 
     def _resolved(self, steps: tuple[str | int, ...], names: list[str]) -> dict[str, SpiffeId]:
         places = [self._source.locate(*steps, index) for index in range(len(names))]
@@ -92,7 +94,7 @@ class _Compiler:
             if workload.trust_domain != NO_TRUST_DOMAIN:
                 self._problems.append(
                     f"{self._source.locate('root_issuers', index)}: {quoted(issuer.id)} has no key: "
-                    f"add it to `keys`, or {quoted(workload.trust_domain)} to `bundles`"
+                    f"add it to `keys` or the `key_directory`, or {quoted(workload.trust_domain)} to `bundles`"
                 )
 
     def _max_ttl(self) -> int:

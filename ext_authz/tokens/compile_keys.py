@@ -12,8 +12,16 @@ from ext_authz.documents.reader import quoted
 from ext_authz.identity.names import Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.tokens.key_address import KeyAddressError, check_key_address
-from ext_authz.tokens.key_files import KeyFiles
+from ext_authz.tokens.key_directory import (
+    MAX_KEY_FILES,
+    MAX_REGISTRATION_BYTES,
+    SUFFIX,
+    RegistrationError,
+    parse_registration,
+)
+from ext_authz.tokens.key_files import KeyFiles, Stamps
 from ext_authz.tokens.keys import NO_KEYS, JwksError, KeySet, KeySource, TrustedKeys, parse_jwks
+from ext_authz.tokens.svid import Bundles
 
 _ADDRESS_SIGN = "://"
 
@@ -25,12 +33,13 @@ class CompiledKeys:
     trusted: TrustedKeys  # issuers with an address have no keys yet
     sources: Mapping[SpiffeId, KeySource]
     digest: str  # SHA-256 over the files, hexadecimal
+    watched: Stamps  # files and directories outside of the policy directory
 
 
 def compile_keys(
     source: Source[Delegation], names: Names, directory: Path, max_stale_seconds: int, problems: list[str]
 ) -> CompiledKeys:
-    """Compile `keys` and `bundles`; add what is wrong to `problems`."""
+    """Compile `keys`, `key_directory` and `bundles`; add what is wrong to `problems`."""
     return _KeyCompiler(source, directory, max_stale_seconds, problems).compile(names)
 
 
@@ -63,26 +72,48 @@ class _KeyCompiler:
         self._problems = problems
 
     def compile(self, names: Names) -> CompiledKeys:
-        written = self._source.model.keys
-        issuers = resolve_each(
-            names, ((name, self._source.locate_key("keys", name)) for name in written), self._problems
-        )
+        document = self._source.model
+        bundles = {trust_domain: self._bundle(trust_domain, file) for trust_domain, file in document.bundles.items()}
+        places = ((name, self._source.locate_key("keys", name)) for name in document.keys)
+        issuers = resolve_each(names, places, self._problems)
         by_issuer: dict[SpiffeId, KeySet] = {}
         sources: dict[SpiffeId, KeySource] = {}
-        for name, place in written.items():
-            here = self._source.locate("keys", name)
-            if _ADDRESS_SIGN in place:
-                keys, address = NO_KEYS, self._address(here, place)
-                if address and name in issuers:
-                    sources[issuers[name]] = address
+        for name, place in document.keys.items():
+            here, issuer = self._source.locate("keys", name), issuers.get(name)
+            is_address = _ADDRESS_SIGN in place
+            address = self._address(here, place) if is_address else None
+            keys = NO_KEYS if is_address else self._key_file(here, place)
+            if issuer is not None:
+                by_issuer[issuer] = keys
+                if address is not None:
+                    sources[issuer] = address
+        if document.key_directory is not None:
+            self._add_directory(document.key_directory, names, bundles, by_issuer)
+        return CompiledKeys(TrustedKeys(by_issuer, bundles), sources, self._files.digest, self._files.elsewhere)
+
+    def _add_directory(self, directory: str, names: Names, bundles: Bundles, by_issuer: dict[SpiffeId, KeySet]) -> None:
+        here = self._source.locate("key_directory")
+        files = self._files.names_in(here, directory, SUFFIX)
+        if len(files) > MAX_KEY_FILES:
+            self._problems.append(
+                f"{here}: {quoted(directory)} holds {len(files)} files, at most {MAX_KEY_FILES} are read"
+            )
+            return
+        first = dict.fromkeys(by_issuer, "`keys`")
+        for file in files:
+            place = f"{self._files.path(file)}:1:1"
+            data = self._files.read(place, file, MAX_REGISTRATION_BYTES)
+            if data is None:
+                continue
+            try:
+                issuer, keys = parse_registration(data, names, bundles)
+            except RegistrationError as error:
+                self._problems.append(f"{place}: {error}")
+                continue
+            if issuer in first:
+                self._problems.append(f"{place}: {quoted(issuer.uri)} has its keys in {first[issuer]}")
             else:
-                keys = self._key_file(here, place)
-            if name in issuers:
-                by_issuer[issuers[name]] = keys
-        bundles = {
-            trust_domain: self._bundle(trust_domain, file) for trust_domain, file in self._source.model.bundles.items()
-        }
-        return CompiledKeys(TrustedKeys(by_issuer, bundles), sources, self._files.digest)
+                first[issuer], by_issuer[issuer] = quoted(file), keys
 
     def _address(self, here: str, url: str) -> KeySource | None:
         try:

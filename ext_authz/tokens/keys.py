@@ -9,14 +9,16 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from ext_authz.errors import Reason, Undecided
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.jws import decode_base64url
-from ext_authz.tokens.signature import MAX_RSA_BITS, KeyTypeError, VerificationKey
+from ext_authz.tokens.signature import MAX_RSA_BITS, KeyTypeError, PublicKey, VerificationKey
 from ext_authz.tokens.strict_json import StrictJsonError, parse_object
 from ext_authz.tokens.svid import Bundles
 
@@ -51,12 +53,20 @@ class KeySource(NamedTuple):
         return parse_provider_jwks if self.is_issuer or self.is_provider else parse_jwks
 
 
+class RegisteredCertificates(NamedTuple):
+    """The certificates of a registered key, leaf first, as `x5c` would bring them; not verified yet."""
+
+    key_id: str
+    path: tuple[x509.Certificate, ...]
+
+
 class KeySet(NamedTuple):
     """The keys of one issuer, and until when they count, in seconds since 1970."""
 
     keys: KeysById
     usable_until: float = math.inf
     digest: str = ""  # of the text that they were read from; two sets of one digest hold the same keys
+    certificates: Mapping[str, RegisteredCertificates] = MappingProxyType({})  # by `x5t#S256`
 
 
 # What is known of a source before it answered.
@@ -140,10 +150,22 @@ def _key(jwk: Mapping[str, Any]) -> VerificationKey:
     if "d" in jwk or "k" in jwk:
         raise JwksError("a private or symmetric key does not belong into a set of public keys")
     try:
-        public_key, usual = _PUBLIC_KEYS[jwk["kty"], jwk.get("crv")](jwk)
+        public_key, usual = _read_public_key(jwk)
         return VerificationKey.register(public_key, jwk.get("alg", usual))
     except (KeyError, TypeError, ValueError, KeyTypeError):
         raise JwksError("a key is of a type that the profile does not use, or is damaged") from None
+
+
+def public_key_of(jwk: Mapping[str, Any]) -> PublicKey:
+    """Return the public key of a member of a set that `parse_jwks` took."""
+    key: PublicKey = _read_public_key(jwk)[0]
+    return key
+
+
+def _read_public_key(jwk: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return the key and the algorithm that it has when it does not say."""
+    read: Callable[[Mapping[str, Any]], tuple[Any, str]] = _PUBLIC_KEYS[jwk["kty"], jwk.get("crv")]
+    return read(jwk)
 
 
 def _number(text: str) -> int:

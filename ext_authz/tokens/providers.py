@@ -14,7 +14,7 @@ from ext_authz.tokens.chain import Presentation
 from ext_authz.tokens.claims import MAX_TTL_SECONDS
 from ext_authz.tokens.compile import MAX_STALE_SECONDS, MIN_STALE_SECONDS, seconds_of
 from ext_authz.tokens.key_address import KeyAddressError, check_key_address
-from ext_authz.tokens.key_files import KeyFiles
+from ext_authz.tokens.key_files import KeyFiles, Stamps
 from ext_authz.tokens.keys import NO_KEYS, JwksError, KeySet, KeySource, parse_provider_jwks
 from ext_authz.tokens.revocation import NO_REVOCATIONS, Revocations
 
@@ -29,6 +29,7 @@ class ProviderPolicy:
     trust: AccessTrust
     digest: str  # SHA-256 over the key files, hexadecimal
     sources: Mapping[str, KeySource] = field(default_factory=dict)  # issuers whose keys stand at an address
+    watched: Stamps = field(default_factory=dict)  # files outside of the policy directory
     _cache: AccessTokenCache = field(default_factory=AccessTokenCache, repr=False, compare=False)
 
     def with_keys(self, found: Mapping[KeySource, KeySet]) -> "ProviderPolicy":
@@ -100,7 +101,7 @@ class _Compiler:
             if source is not None:
                 sources[provider.issuer] = source
             providers[provider.issuer] = provider
-        return ProviderPolicy(AccessTrust(providers), self._files.digest, sources)
+        return ProviderPolicy(AccessTrust(providers), self._files.digest, sources, self._files.elsewhere)
 
     def _provider(self, index: int, document: IdentityProvider) -> Provider:
         before_sub, _, after_sub = document.on_behalf_of.partition(_SUB)

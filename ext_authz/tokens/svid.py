@@ -54,7 +54,14 @@ class SigningSvid:
     @classmethod
     def verify(cls, x5c: Any, issuer: SpiffeId, bundles: Bundles, now: float) -> Self:
         """Verify an `x5c` header (RFC 7515 section 4.1.6) against the issuer's bundle. Raises SvidError."""
-        leaf, *intermediates = _certificates(x5c)
+        return cls.verify_path(decode_certificates(x5c), issuer, bundles, now)
+
+    @classmethod
+    def verify_path(
+        cls, certificates: Sequence[x509.Certificate], issuer: SpiffeId, bundles: Bundles, now: float
+    ) -> Self:
+        """Verify certificates, leaf first, against the issuer's bundle. Raises SvidError."""
+        leaf, *intermediates = certificates
         roots = bundles.get(issuer.trust_domain, ())
         if not roots:
             raise SvidError("there is no bundle of the issuer's trust domain")
@@ -83,7 +90,8 @@ class SigningSvid:
             raise error if isinstance(error, SvidError) else SvidError("the certificate cannot sign") from None
 
 
-def _certificates(x5c: Any) -> list[x509.Certificate]:
+def decode_certificates(x5c: Any) -> list[x509.Certificate]:
+    """Read an `x5c` list, leaf first, without verifying it. Raises SvidError."""
     if type(x5c) is not list or not 1 <= len(x5c) <= MAX_CERTIFICATES:
         raise SvidError(f"x5c is no list of 1 to {MAX_CERTIFICATES} certificates")
     return [_certificate(encoded) for encoded in x5c]

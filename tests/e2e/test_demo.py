@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from ext_authz.local.demo.calls import CALLS, PLANNER, RETRIEVAL, Ask, Call, make_call, through
-from ext_authz.local.demo.world import World, spiffe_id
+from ext_authz.local.demo.world import AGENTS, World, spiffe_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -82,13 +82,25 @@ async def test_frozen_server_is_an_outage(world: World) -> None:
 
 async def test_no_secret_bundle_was_rejected(world: World) -> None:
     """Every sidecar took the identity that it was given: Envoy rejected no update."""
-    for agent in world.ports:
-        for role in ("inbound", "outbound"):
-            admin = httpx.AsyncHTTPTransport(uds=str(world.directory / f"{agent}-{role}.adm"))
-            async with httpx.AsyncClient(transport=admin, base_url="http://admin") as client:
-                stats = (await client.get("/stats", params={"filter": "update_rejected"})).text
-            assert stats, "no such statistic: the sidecar takes nothing from SDS"
-            assert [] == [line for line in stats.splitlines() if not line.endswith(": 0")]
+    admins = sorted(world.directory.glob("*.adm"))
+    assert 2 * len(AGENTS) + 1 == len(admins)
+    for admin in admins:
+        transport = httpx.AsyncHTTPTransport(uds=str(admin))
+        async with httpx.AsyncClient(transport=transport, base_url="http://admin") as client:
+            stats = (await client.get("/stats", params={"filter": "update_rejected"})).text
+        assert stats, "no such statistic: the sidecar takes nothing from SDS"
+        assert [] == [line for line in stats.splitlines() if not line.endswith(": 0")]
+
+
+async def test_exchange_is_recorded(world: World) -> None:
+    """The exchange of an agent without a key leaves a line with its client, as the real sidecar named it, and its user."""
+    lines = (world.directory / "exchanges.jsonl").read_text().splitlines()
+    records = [json.loads(line)["attributes"] for line in lines]
+    issued = [record for record in records if record["exchange.outcome"] == "issued"]
+    assert issued
+    assert {(spiffe_id(RETRIEVAL).uri, "user:alice", "append")} == {
+        (record["agent.caller"], record["ext_authz.on_behalf_of"], record["exchange.mode"]) for record in issued
+    }
 
 
 async def test_burst_is_decided_one_by_one(world: World) -> None:

@@ -4,13 +4,12 @@ import asyncio
 import json
 import runpy
 import ssl
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 import pytest_asyncio
 import yaml
 from e2e.envoy_process import EnvoyProcess, free_port, short_directory
+from e2e.http_agent import serving
 from google.rpc.status_pb2 import Status
 
 from ext_authz.errors import ConfigurationError
@@ -164,20 +164,6 @@ def allow(*headers: tuple[str, str]) -> CheckResponse:
     return CheckResponse(status=Status(code=0), ok_response=OkHttpResponse(headers=options))
 
 
-@contextmanager
-def running_app() -> Iterator[int]:
-    """Run the agent; yields its port."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), EchoHandler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_address[1]
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @asynccontextmanager
 async def running_authz(socket_path: Path) -> AsyncIterator[CannedAuthz]:
     authz = CannedAuthz(socket_path)
@@ -206,7 +192,7 @@ async def logged(log: Path, text: str) -> bool:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh() -> AsyncIterator[Mesh]:
     ca = DevelopmentCa.create(TRUST_DOMAIN)
-    with short_directory() as directory, running_app() as app_port:
+    with short_directory() as directory, serving(EchoHandler) as app_port:
         provider = LocalIdentityProvider(ca, [DATABASE, RETRIEVAL], directory / "sds")
         inbound_port, outbound_port = free_port(), free_port()
         inbound = InboundSidecar.parse(

@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import copytree
 from urllib.parse import quote
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives import hashes
 from support.authorizers import DEFAULT_POLICY, reason_of
@@ -75,7 +76,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     token_service = TokenService(SpiffeId.parse_workload(agent("delegation-sts")))
     token_service.write_policy(policies, ca.bundle_pem)
     store = directory / "control" / "control.sqlite"
-    with ServerProcess.running(policies, control_store=str(store), audit_file="/dev/null") as server:
+    admin = f"unix:{store.parent / 'admin.sock'}"
+    with ServerProcess.running(
+        policies, control_store=str(store), admin_listen=admin, audit_file="/dev/null"
+    ) as server:
         yield Place(server, store, token_service, ca.issue(PLANNER))
 
 
@@ -111,6 +115,24 @@ def test_revoked_session_is_refused_within_a_second(place: Place) -> None:
     assert place.reason(with_chain=False) == "allowed"
     place.command("token", "revoke", "--sid", SESSION, "--lift")
     assert place.waits_for("allowed") < 1.5
+
+
+def test_change_over_the_admin_socket_is_in_force_when_it_is_answered(place: Place) -> None:
+    """What a tool writes to the admin socket counts from the answer on, as does what it lifts; only this user may write."""
+    socket = place.store.parent / "admin.sock"
+    assert 0o600 == socket.stat().st_mode & 0o777
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://admin") as admin:
+        for _ in range(5):
+            answer = admin.post(
+                "/v1/controls", json={"kind": "quarantine", "value": PLANNER.uri, "because": "INC-4711"}
+            )
+            assert (201, "revoked") == (answer.status_code, place.reason())
+            assert 200 == admin.delete(f"/v1/controls/quarantine/{PLANNER.uri}").status_code
+            assert "allowed" == place.reason()
+        assert ["INC-4711"] == [
+            entry["because"] for entry in admin.get("/v1/controls").json()["entries"] if entry["because"]
+        ]
+    assert "put into force: quarantine" in place.server.log
 
 
 def test_store_that_is_gone_stops_chains(tmp_path: Path) -> None:

@@ -112,6 +112,40 @@ def test_address_that_is_new_in_the_policy(place: Place) -> None:
         server.wait_for(lambda: place.reason(server, "first", key) == "keys_unavailable", "the end of the keys")
 
 
+def test_files_elsewhere(place: Place, tmp_path: Path) -> None:
+    """Keys and bundles outside of the policy directory are read again when they change, without a signal."""
+    agents, bundle, key = tmp_path / "agents", tmp_path / "spire" / "bundle.pem", Ed25519PrivateKey.generate()
+    agents.mkdir()
+    bundle.parent.mkdir()
+    good = (place.policies / "bundle.pem").read_bytes()
+    bundle.write_bytes(DevelopmentCa.create(TRUST_DOMAIN).bundle_pem)
+    document = {
+        "kind": "Delegation",
+        "root_issuers": [STS.uri],
+        "required": False,
+        "key_directory": str(agents),
+        "bundles": {TRUST_DOMAIN: str(bundle)},
+    }
+    (place.policies / "delegation.yaml").write_text(json.dumps(document))
+
+    def waits_for(reason: str) -> None:
+        server.wait_for(lambda: place.reason(server, "first", key) == reason, reason)
+
+    with ServerProcess.running(place.policies) as server:
+        assert "token_key" == place.reason(server, "first", key)  # of link 0: no key, and of link 1: another CA
+        (agents / "sts.json").write_text(json.dumps({"issuer": "delegation-sts", "keys": [jwk("first", key)]}))
+        server.wait_for_log("policy reloaded")
+        assert "token_key" == place.reason(server, "first", key)  # of link 1
+        bundle.with_name("new").write_bytes(good)
+        bundle.with_name("new").rename(bundle)  # as SPIRE's tools write
+        waits_for("allowed")
+        (agents / "sts.json").write_text("{")
+        server.wait_for_log(f"policy not reloaded: {agents}/sts.json:1:1: not a JWK set")
+        assert "allowed" == place.reason(server, "first", key)
+        (agents / "sts.json").unlink()
+        waits_for("token_key")
+
+
 def test_server_ends_while_keys_are_fetched(place: Place) -> None:
     """An address that does not answer holds up neither the start nor the end."""
     place.keys.give(Page(place.keys.slowly([b"{}"], 60)))

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -11,11 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from examples.autogen_tool import SUMMARIZER, summarize
 from examples.crewai_tool import DATABASE, PLANNER, read_record
+from examples.keyless_tool import SUMMARIZER as KEYLESS
+from examples.keyless_tool import read_record as read_record_without_key
 from examples.langgraph_tool import AGENTS, search
-from ext_authz.client import DELEGATION_TOKEN, LinkSigner, Root, SvidFiles, mint_root
+from ext_authz.client import DELEGATION_TOKEN, LinkSigner, Narrowing, Root, SvidFiles, attenuate, mint_root
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.local.ca import DevelopmentCa
 from ext_authz.tokens.chain import Delegation, DelegationTrust, Presentation, verify_chain
+from ext_authz.tokens.exchange_names import DELEGATION_CHAIN_TYPE
 from ext_authz.tokens.keys import KeySet, TrustedKeys
 from ext_authz.tokens.signature import VerificationKey
 
@@ -89,3 +93,26 @@ def test_crewai() -> None:
         assert {"id": 42} == read_record(42, root(DATABASE, actor=PLANNER), client)
     (delegation,) = seen
     assert 1 == delegation.hops
+
+
+async def test_keyless() -> None:
+    """The tool has no key: the exchange, asked through the same sidecar, names it as the actor of a link of its own."""
+    seen: list[Delegation] = []
+    received = root(KEYLESS, PLANNER)
+    exchange = LinkSigner.with_key_id(STS, "sts-1", STS_KEY)
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        if request.headers["host"] == "token-exchange":
+            form = dict(parse_qsl(request.content.decode()))
+            assert (received, "read") == (form["subject_token"], form["scope"])
+            narrowing = Narrowing(actor=KEYLESS, scopes=["read"], lifetime_seconds=60)
+            chain = attenuate(exchange, received, DATABASE, narrowing, time.time())
+            return httpx.Response(200, json={"access_token": chain, "issued_token_type": DELEGATION_CHAIN_TYPE})
+        presentation = Presentation(KEYLESS, DATABASE, time.time())
+        seen.append(verify_chain(request.headers[DELEGATION_TOKEN], presentation, TRUST))
+        return httpx.Response(200, json={"id": 42})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(respond), base_url="http://127.0.0.1:15001") as sidecar:
+        assert {"id": 42} == await read_record_without_key(42, received, sidecar)
+    (delegation,) = seen
+    assert ((PLANNER, KEYLESS), frozenset({"read"})) == (delegation.actors, delegation.scopes)

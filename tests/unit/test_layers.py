@@ -19,8 +19,8 @@ PACKAGE = "ext_authz"
 LINE = (
     {"__init__"},
     {"errors", "memo", "faults", "garbage"},
-    {"settings", "pb", "tally"},
-    {"documents"},
+    {"settings", "pb", "sockets", "times", "tally"},
+    {"documents", "web"},
     {"attributes"},
     {"identity"},
     {"action"},
@@ -32,7 +32,7 @@ LINE = (
     {"response", "audit"},
     {"authorizer"},
     {"stores"},
-    {"server", "review"},  # `review` runs a policy for its authors
+    {"server", "admin", "review"},  # `review` runs a policy for its authors
     {"analysis"},  # of policies, for their authors: nothing that decides may see it
     {"cli"},
     {"__main__"},
@@ -40,8 +40,14 @@ LINE = (
 # Beside the line: what each may import of it. Nothing in the line imports these but the command line.
 BESIDE = {
     "client": {"errors", "identity", "tokens"},
+    # A process of its own: it verifies and grants as decisions do, mints as agents do, and follows the control store as the
+    # server does.
+    "exchange": {
+        *("errors", "faults", "settings", "sockets", "times", "web", "attributes", "identity", "tokens", "policy"),
+        *("decision", "audit", "stores", "server", "client"),
+    },
     # The demo renders the sidecars that it starts, lets its agents delegate, and revokes what it delegated.
-    "local": {"errors", "settings", "pb", "identity", "tokens", "stores", "client", "render"},
+    "local": {"errors", "settings", "pb", "identity", "tokens", "stores", "client", "exchange", "render"},
     "render": {"errors", "settings", "pb", "identity"},
     "learning": {"errors", "documents", "attributes", "identity", "action", "policy"},
 }
@@ -65,11 +71,11 @@ THIRD_PARTY = {
     "pydantic": {"documents", "settings"},
     "re2": {"injection"},
     "rich": {"cli"},
-    "starlette": {"local.demo"},
+    "starlette": {"web", "admin", "exchange", "local.demo"},
     "typer": {"cli"},
-    "uvicorn": {"local.demo"},
+    "uvicorn": {"web", "local.demo"},
     "uvloop": {"cli"},
-    "watchfiles": {"server"},
+    "watchfiles": {"server", "exchange"},
     "yaml": {"documents", "render", "policy.export"},
 }
 

@@ -45,6 +45,7 @@ def test_defaults() -> None:
         "audit_max_waiting": 8192,
         "control_store": None,
         "max_control_age_seconds": 60,
+        "admin_listen": None,
         "metrics_listen": None,
         "log_level": "info",
         "log_format": "text",
@@ -299,3 +300,26 @@ def test_metrics_address(address: str) -> None:
     """Loopback needs no permission; any other address needs `insecure`."""
     assert address == merged(metrics_listen=address).metrics_listen
     assert "0.0.0.0:9464" == merged(metrics_listen="0.0.0.0:9464", insecure=True).metrics_listen
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (
+            {"admin_listen": "127.0.0.1:9002"},
+            "expected a unix socket, whose permissions say who may revoke: unix:/path",
+        ),
+        ({"admin_listen": "unix:admin.sock"}, "the path of a unix socket is absolute: unix:/path"),
+        ({"admin_listen": "unix:/run/admin.sock"}, "admin_listen needs control_store, which is what it changes"),
+        (
+            {"admin_listen": "unix:/run/a.sock", "listen": "unix:/run/a.sock", "control_store": "/run/control.db"},
+            "admin_listen and listen are two sockets: who may ask must not revoke",
+        ),
+    ],
+)
+def test_admin_listener(values: dict[str, str], problem: str) -> None:
+    """Tools reach a server over a unix socket of its own, and only where there is something to change."""
+    with pytest.raises(SettingsError) as caught:
+        merge_settings({"policies": "policies"}, {}, values)
+    (found,) = caught.value.problems
+    assert found.endswith(problem)

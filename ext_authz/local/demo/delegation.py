@@ -2,9 +2,10 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -19,6 +20,14 @@ SCOPES = ("read", "search")
 KEY_ID = "demo-1"
 # Names of the files that the demo puts beside its copy of the policy.
 DOCUMENT, KEYS, BUNDLE = "delegation.yaml", "delegation-sts.jwks.json", "bundle.pem"
+EXCHANGE_KEYS = "token-exchange.jwks.json"
+
+
+class ExchangeKeys(NamedTuple):
+    """The exchange, and the JWK set that it signs with."""
+
+    spiffe_id: SpiffeId
+    key_set: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +37,13 @@ class TokenService:
     spiffe_id: SpiffeId
     _key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate, repr=False)
 
-    def write_policy(self, directory: Path, bundle_pem: bytes) -> None:
+    def write_policy(self, directory: Path, bundle_pem: bytes, exchange: ExchangeKeys | None = None) -> None:
         """Tell the authorization server whose chains count. They stay optional: most calls of the demo carry none."""
         public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         jwk = {"kty": "OKP", "crv": "Ed25519", "alg": "Ed25519", "kid": KEY_ID, "x": encode_base64url(public)}
         (directory / KEYS).write_text(json.dumps({"keys": [jwk]}))
         (directory / BUNDLE).write_bytes(bundle_pem)
-        document = {
+        document: dict[str, Any] = {
             "kind": "Delegation",
             "root_issuers": [{"id": self.spiffe_id.uri, "subjects": "user:*", "scopes": [*SCOPES]}],
             "minters": [self.spiffe_id.uri],
@@ -42,6 +51,12 @@ class TokenService:
             "keys": {self.spiffe_id.uri: KEYS},
             "bundles": {self.spiffe_id.trust_domain: BUNDLE},
         }
+        if exchange is not None:
+            (directory / EXCHANGE_KEYS).write_text(json.dumps(exchange.key_set))
+            limits = {"id": exchange.spiffe_id.uri, "subjects": "user:*", "scopes": [*SCOPES]}
+            document["root_issuers"].append(limits)
+            document["minters"].append(exchange.spiffe_id.uri)
+            document["keys"][exchange.spiffe_id.uri] = EXCHANGE_KEYS
         (directory / DOCUMENT).write_text(json.dumps(document, indent=2) + "\n")
 
     def grant(self, agent: SpiffeId, targets: list[SpiffeId], *, session_id: str, depth: int = 3) -> str:

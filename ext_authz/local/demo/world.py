@@ -1,4 +1,4 @@
-"""The demo's processes: identity provider and agents here, the authorization server and ten Envoys as children."""
+"""The demo's processes: identity provider and agents here; the authorization server, the exchange and the Envoys as children."""
 
 import asyncio
 import os
@@ -6,6 +6,7 @@ import shutil
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ext_authz.client import LinkSigner
+from ext_authz.exchange.keys import KeyRing, add_key
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.local.ca import DevelopmentCa
 from ext_authz.local.demo.agent import running_agent
-from ext_authz.local.demo.delegation import TokenService, signer_of
+from ext_authz.local.demo.delegation import ExchangeKeys, TokenService, signer_of
 from ext_authz.local.envoy import Envoy
 from ext_authz.local.identity_provider import LocalIdentityProvider
 from ext_authz.local.processes import Child
@@ -29,6 +31,8 @@ from ext_authz.render.sidecar import InboundSidecar, OutboundSidecar
 
 TRUST_DOMAIN = "agents.example.com"
 AGENTS = ("planner-agent", "retrieval-agent", "database-agent", "code-executor-agent", "sandbox-agent")
+# The token exchange: reached through an inbound sidecar like any agent, and calling nobody.
+EXCHANGE = "token-exchange"
 RUN_PREFIX = "ext-authz-demo-"
 # What a sidecar waits for a decision here: sixteen processes share a laptop's cores.
 AUTHZ_TIMEOUT = "250ms"
@@ -54,6 +58,7 @@ class World:
     token_service: TokenService
     ports: dict[str, Ports]
     authorization_server: Child | None = field(default=None, repr=False)
+    exchange: Child | None = field(default=None, repr=False)
 
     @property
     def audit_file(self) -> Path:
@@ -107,6 +112,35 @@ class World:
             await self.authorization_server.stop(10)
             self.authorization_server = None
 
+    async def start_exchange(self) -> None:
+        """Start `ext-authz exchange serve`, which listens for its sidecar alone, and wait until it does."""
+        arguments = [
+            *(sys.executable, "-m", "ext_authz", "exchange", "serve", "--spiffe-id", spiffe_id(EXCHANGE).uri),
+            *("--policies", str(self.policies), "--keys", str(self.exchange_keys)),
+            *("--control-store", str(self.control_store), "--listen", f"unix:{self.app_socket(EXCHANGE)}"),
+            *("--audit-file", str(self.directory / "exchanges.jsonl")),
+        ]
+        child = await Child.start(
+            "ext-authz exchange", arguments, self.directory / "exchange.log", _plain_environment()
+        )
+        self.exchange = child
+
+        async def is_listening() -> bool:
+            return self.app_socket(EXCHANGE).exists()
+
+        await child.wait_until(is_listening, START_SECONDS)
+
+    async def stop_exchange(self) -> None:
+        """Stop it as Kubernetes would."""
+        if self.exchange is not None:
+            await self.exchange.stop(10)
+            self.exchange = None
+
+    @property
+    def exchange_keys(self) -> Path:
+        """The directory of the exchange's keys."""
+        return self.directory / "exchange-keys"
+
     @property
     def _authz_socket(self) -> Path:
         return self.directory / "authz.sock"
@@ -134,7 +168,7 @@ class World:
             timeout=AUTHZ_TIMEOUT,
             access_log=str(self.directory / f"{agent}-access.jsonl"),
         )
-        others = (other for other in AGENTS if other != agent)
+        others = (other for other in (*AGENTS, EXCHANGE) if other != agent)
         outbound = OutboundSidecar.parse(
             **common,
             listen=f"127.0.0.1:{self.ports[agent].outbound}",
@@ -166,12 +200,16 @@ async def running_world(policies: Path) -> AsyncIterator[World]:
         copied = directory / "policies"
         shutil.copytree(policies, copied)
         token_service = TokenService(spiffe_id("delegation-sts"))
-        token_service.write_policy(copied, ca.bundle_pem)
-        provider = LocalIdentityProvider(ca, map(spiffe_id, AGENTS), directory / "ids")
+        exchange_keys = directory / "exchange-keys"
+        add_key(exchange_keys, time.time())
+        key_set = KeyRing.load(exchange_keys).key_set(time.time())
+        token_service.write_policy(copied, ca.bundle_pem, ExchangeKeys(spiffe_id(EXCHANGE), key_set))
+        provider = LocalIdentityProvider(ca, map(spiffe_id, (*AGENTS, EXCHANGE)), directory / "ids")
         await stack.enter_async_context(provider)
         world = World(directory, copied, ca, provider, token_service, _free_ports())
         stack.push_async_callback(world.stop_authorization_server)
-        starting = asyncio.create_task(world.start_authorization_server())
+        stack.push_async_callback(world.stop_exchange)
+        starting = [asyncio.create_task(start()) for start in (world.start_authorization_server, world.start_exchange)]
         envoys = []
         for agent in AGENTS:
             serving = running_agent(
@@ -182,7 +220,11 @@ async def running_world(policies: Path) -> AsyncIterator[World]:
                 envoy = await world.start_sidecar(agent, sidecar)
                 stack.push_async_callback(envoy.stop)
                 envoys.append(envoy)
-        await asyncio.gather(starting, *(envoy.wait_until_ready() for envoy in envoys))
+        inbound, _ = world.sidecars(EXCHANGE)
+        envoy = await world.start_sidecar(EXCHANGE, inbound)
+        stack.push_async_callback(envoy.stop)
+        envoys.append(envoy)
+        await asyncio.gather(*starting, *(envoy.wait_until_ready() for envoy in envoys))
         yield world
 
 
@@ -215,12 +257,13 @@ def _is_alive(process_id: str) -> bool:
 
 def _free_ports() -> dict[str, Ports]:
     """Ask the system for ports that nobody uses; all are held until the last is known."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * len(AGENTS))]
+    names = (*AGENTS, EXCHANGE)
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2 * len(names))]
     numbers = [listener.getsockname()[1] for listener in held]
     for listener in held:
         listener.close()
     return {
-        agent: Ports(*pair) for agent, pair in zip(AGENTS, zip(numbers[::2], numbers[1::2], strict=True), strict=True)
+        agent: Ports(*pair) for agent, pair in zip(names, zip(numbers[::2], numbers[1::2], strict=True), strict=True)
     }
 
 

@@ -223,6 +223,18 @@ def test_issuer_unlimited(tmp_path: Path, issuer: str, keys: str) -> None:
     ] == found(tmp_path, USES_ALL, delegation=delegation)
 
 
+def test_provider_unbound(tmp_path: Path) -> None:
+    """An identity provider whose tokens everybody may show is named; one that says who may is not."""
+    providers = "kind: IdentityProviders\nproviders:\n- {issuer: 'https://a.test', audience: x}\n"
+    bound = "- {issuer: 'https://b.test', audience: x, clients: {c: a}, on_behalf_of: 'b:{sub}'}\n"
+    assert [
+        (
+            "delegation.yaml:3:3: warning: whoever gets hold of an access token of `https://a.test` may show it: write its "
+            "`clients` [provider-unbound]"
+        )
+    ] == found(tmp_path, USES_ALL, delegation=providers + bound)
+
+
 def test_wide_rows_and_cells(tmp_path: Path) -> None:
     """Rows and cells that nobody keeps in mind are named, one entry fewer is not."""
     row = ", ".join(f"r{number}: [x0]" for number in range(26))
@@ -250,8 +262,15 @@ def test_ids_of_rules() -> None:
     assert [
         *("cell-denied", "grant-elsewhere"),
         *("grant-denied", "grant-twice", "grant-looser", "deny-covered", "name-unknown", "action-unused"),
-        *("action-unused-here", "group-unused", "group-empty", "delegation-unsaid", "issuer-unlimited", "row-wide"),
-        *("cell-wide", "deny-unmatched", "delegation-optional", "asserted-granted"),
+        *(
+            "action-unused-here",
+            "group-unused",
+            "group-empty",
+            "delegation-unsaid",
+            "issuer-unlimited",
+            "provider-unbound",
+        ),
+        *("row-wide", "cell-wide", "deny-unmatched", "delegation-optional", "asserted-granted"),
     ] == list(RULES)
 
 

@@ -12,9 +12,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from ext_authz.cli.revocation import quarantine, revoke
-from ext_authz.cli.times import format_moment
 from ext_authz.stores.control import ControlStore
 from ext_authz.stores.entry import Entry, Kind
+from ext_authz.times import format_moment
 
 POLICIES = Path(__file__).parents[3] / "policies" / "default"
 AGENT = "spiffe://agents.example.com/planner-agent"

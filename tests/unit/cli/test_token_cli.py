@@ -173,6 +173,29 @@ def test_trust_comes_from_one_place(workshop: Workshop) -> None:
     assert f"{directory}: no Delegation document says whose chains count\n" == done.stderr
 
 
+def test_key_for_a_key_directory(workshop: Workshop) -> None:
+    """With its owner inside, the public file is one of a key directory: put there, the key signs for its owner."""
+    agents = workshop.directory / "agents"
+    agents.mkdir()
+    key = workshop.directory / "planner.pem"
+    options = ("--kid", "planner-1", "--private", key, "--public", agents / "planner.json", "--issuer", PLANNER.uri)
+    printed("keygen", *options)
+    directory = write_policy(workshop, key_directory=str(agents), root_issuers=[PLANNER.uri], minters=[])
+    chain = printed(
+        *("mint", "--key", key, "--kid", "planner-1", "--issuer", PLANNER.uri, "--on-behalf-of", "user:alice"),
+        *("--scope", "read", "--audience", RETRIEVER.uri),
+    )
+    shown = ("--policies", directory, "--presenter", "planner", "--destination", "retriever")
+    assert "valid" == printed("verify", chain, *shown).splitlines()[0]
+
+
+def test_owner_of_a_key_is_a_workload(tmp_path: Path) -> None:
+    """An owner that is none is told, and nothing is written."""
+    done = run("keygen", "--private", tmp_path / "a", "--public", tmp_path / "b", "--issuer", "planner")
+    assert (UNUSABLE, []) == (done.exit_code, list(tmp_path.iterdir()))
+    assert done.stderr.startswith("--issuer: `planner`: not a SPIFFE ID")
+
+
 def test_authority_for_people(workshop: Workshop) -> None:
     """Without --json, the authority comes line by line."""
     lines = workshop.verify(workshop.attenuate(workshop.mint())).stdout.splitlines()

@@ -176,7 +176,17 @@ def test_grant_with_files(tmp_path: Path) -> None:
 def test_public_names() -> None:
     """What the package offers to agents, and nothing that cannot be imported."""
     assert [
-        *("DELEGATION_TOKEN", "DelegationAuth", "LinkSigner", "MintingError", "Narrowing", "PrivateKey", "Root"),
+        *(
+            "DELEGATION_TOKEN",
+            "DelegationAuth",
+            "Exchange",
+            "ExchangeError",
+            "LinkSigner",
+            "MintingError",
+            "Narrowing",
+            "PrivateKey",
+            "Root",
+        ),
         *("SvidFiles", "attenuate", "certificate_sha256", "generate_private_key", "load_certificates"),
         *("load_private_key", "mint_root", "private_key_pem", "public_jwk"),
     ] == ext_authz.client.__all__

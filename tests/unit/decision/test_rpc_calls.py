@@ -390,9 +390,24 @@ def test_other_denials_stay_problem_documents(question: Question) -> None:
     assert "application/problem+json" == {h.header.key: h.header.value for h in denied.headers}["content-type"]
 
 
-def test_records_say_the_action_and_nothing_of_the_body() -> None:
-    """The record of a call has its action; the body is in none of it."""
-    _, recorder = asked(calling(tool_call("search", arguments={"q": "c4n4ry"})))
+RECORDED: dict[str, tuple[str, str, str, Question]] = {
+    "a tool": ("search", "tools/call", "search", calling(tool_call("search", arguments={"q": "c4n4ry"}))),
+    "a tool that nobody registered": ("", "tools/call", "drop", calling(tool_call("drop"))),
+    "a tool that is no name": ("", "tools/call", "(not a name)", calling(tool_call("c4n4ry c4n4ry"))),
+    "a method": ("mcp.session", "tools/list", "", calling(message("tools/list", params={"c4n4ry": 1}))),
+    "a method that is no name": ("", "(not a name)", "", calling(message("c4n4ry\n"))),
+    "a response": ("mcp.answer", "", "", calling(RESPONSE | {"result": "c4n4ry"})),
+    "a body that was not read": ("", "", "", calling([tool_call("c4n4ry")])),
+    "no endpoint": ("search", "", "", QUESTION.but(body=b'{"method": "c4n4ry"}')),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("action", "method", "tool", "question"), RECORDED.values(), ids=RECORDED)
+def test_record_of_a_call(action: str, method: str, tool: str, question: Question) -> None:
+    """The record of a call has its action, its method and its tool, and nothing else of its body."""
+    _, recorder = asked(question)
     [record] = recorder.records
-    assert "search" == record.action
+    shown = record.attributes()
+    assert (action, method, tool) == (record.action, record.rpc_method, record.tool)
+    assert (method, tool) == (shown.get("ext_authz.rpc_method", ""), shown.get("ext_authz.tool", ""))
     assert "c4n4ry" not in repr(record)

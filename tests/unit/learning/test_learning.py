@@ -235,6 +235,36 @@ def test_conditions_stay(tmp_path: Path) -> None:
     assert ["auditor"] == [each["subject"] for each in changes["denied"]]
 
 
+def test_calls_to_endpoints(tmp_path: Path) -> None:
+    """A call to an endpoint keeps the action of its record, and its endpoint; one without a record proposes nothing."""
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "all.yaml").write_text(
+        "kind: PermissionMatrix\ntrust_domain: agents.example.com\n---\n"
+        "kind: ActionRegistry\npresets: [openai]\nendpoints: {mcp: [POST /mcp], a2a: {http: [/v1]}}\nactions:\n"
+        "  search: {mcp: {tools: [search]}}\n  follow: {a2a: [tasks/get]}\n"
+    )
+    log = tmp_path / "access.jsonl"
+    seen = (
+        access("/mcp", "POST"),
+        access("/v1/message:send", "POST"),
+        access("/v1/tasks/7"),
+        access("/v1/embeddings", "POST"),
+        record(request__path="/mcp"),
+    )
+    log.write_text("\n".join(json.dumps(each) for each in seen))
+    result = learn(log, "--policies", policies, "--few", "0")
+    assert 0 == result.exit_code, result.stderr
+    assert (
+        "kind: PermissionMatrix\ntrust_domain: agents.example.com\nmatrix:\n"
+        '  planner:\n    crm: ["follow", "llm.embed"]\n'
+        '  planner-agent:\n    retrieval-agent: ["search"]\n'
+        '---\nkind: ActionRegistry\nactions:\n  follow: {"a2a": ["tasks/get"]}\n'
+        '  llm.embed: {"http": ["POST /v1/embeddings"], "scope": "llm:read"}\n  search: {"mcp": {"tools": ["search"]}}\n'
+        '---\nkind: ActionRegistry\nendpoints: {"mcp": ["POST /mcp"], "a2a": {"http": ["/v1"]}}\n'
+    ) == result.stdout
+
+
 def test_few_observations_are_marked(tmp_path: Path) -> None:
     """A cell that rests on fewer observations than asked for says so, with their number."""
     log = tmp_path / "access.jsonl"

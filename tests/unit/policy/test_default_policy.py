@@ -12,9 +12,9 @@ from ext_authz.policy.request import AuthorizationRequest, Context
 
 PLANNER, RETRIEVAL, SUMMARIZER = "planner-agent", "retrieval-agent", "summarizer-agent"
 EXECUTOR, SANDBOX, DATABASE, AUDIT = "code-executor-agent", "sandbox-agent", "database-agent", "audit-agent"
-STRANGER = "stranger-agent"
-AGENTS = (PLANNER, RETRIEVAL, SUMMARIZER, EXECUTOR, SANDBOX, DATABASE, AUDIT, STRANGER)
-ACTIONS = ("search", "fetch", "read", "write", "execute", "summarize", "classify", "embed")
+EXCHANGE, STRANGER = "token-exchange", "stranger-agent"
+AGENTS = (PLANNER, RETRIEVAL, SUMMARIZER, EXECUTOR, SANDBOX, DATABASE, AUDIT, EXCHANGE, STRANGER)
+ACTIONS = ("search", "fetch", "read", "write", "execute", "summarize", "classify", "embed", "token.exchange")
 
 ALLOWED = {
     (PLANNER, RETRIEVAL, "search"),
@@ -26,6 +26,8 @@ ALLOWED = {
     (RETRIEVAL, DATABASE, "read"),
     (RETRIEVAL, SUMMARIZER, "embed"),
     (RETRIEVAL, AUDIT, "read"),
+    (RETRIEVAL, EXCHANGE, "token.exchange"),
+    (SUMMARIZER, EXCHANGE, "token.exchange"),
     (EXECUTOR, SANDBOX, "execute"),
     (EXECUTOR, SANDBOX, "write"),
 }

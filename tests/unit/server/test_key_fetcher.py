@@ -21,7 +21,7 @@ from ext_authz.pb.external_auth_pb2 import CheckResponse
 from ext_authz.policy.compile import load
 from ext_authz.server.key_answers import Answer
 from ext_authz.server.key_fetcher import KeyFetcher
-from ext_authz.server.keys import asking_again, following_keys
+from ext_authz.server.keys import asking_again, following_keys, supplying
 from ext_authz.server.reload import PolicyReloader
 from ext_authz.tokens.keys import KeySet, KeySource
 
@@ -439,6 +439,37 @@ async def test_reload_while_keys_are_fetched(deciding: Deciding) -> None:
         deciding.write(POLICY.replace("keys: {delegation-sts: sts.jwks.json}", ""))
         assert await reloader.reload()
         assert {} == fetcher.found
+
+
+async def test_rotation(deciding: Deciding) -> None:
+    """A key that took another's place is fetched when it is first shown, a minute after the last fetch at the earliest."""
+    server, old, new = deciding.server, Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    server.give(jwks(jwk("old", old)))
+    fetcher = KeyFetcher(
+        supplying(deciding.authorizer), clock=lambda: NOW + deciding.passed, timer=lambda: deciding.passed
+    )
+    deciding.authorizer.observers = (asking_again(fetcher),)
+    chains = [chain_of("old", old), chain_of("new", new)]
+    [source] = deciding.authorizer.snapshot.policy.key_sources
+
+    async def reasons(seconds: float) -> list[str]:
+        """Ask with both chains, and let the fetcher look."""
+        deciding.passed = seconds
+        found = [deciding.reason(chain) for chain in chains]
+        await fetcher.look(source)
+        await until(lambda: fetcher.states[source].due_at < math.inf)
+        return found
+
+    async with fetcher:
+        fetcher.follow([source])
+        assert ["keys_unavailable", "keys_unavailable"] == await reasons(0)
+        server.give(jwks(jwk("new", new)))
+        for seconds in (1, 59):
+            assert ["allowed", "token_key"] == await reasons(seconds)
+        assert 1 == len(server.asked)
+        assert ["allowed", "token_key"] == await reasons(60)
+        assert ["token_key", "allowed"] == await reasons(61)
+        assert 2 == len(server.asked)
 
 
 async def test_unknown_key_has_keys_fetched(deciding: Deciding) -> None:

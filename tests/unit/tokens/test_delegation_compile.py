@@ -290,8 +290,8 @@ PROBLEMS: dict[str, tuple[str, Mapping[str, str | bytes], list[str]]] = {
         "root_issuers: [sts, {id: spiffe://partner.test/sts}, mailer]\nkeys: {mailer: k.json}\nbundles: {}\n",
         {"k.json": key_set("a")},
         [
-            f"delegation.yaml:2:16: `sts` has no key: add it to `keys`, or `{TRUST_DOMAIN}` to `bundles`",
-            "delegation.yaml:2:21: `spiffe://partner.test/sts` has no key: add it to `keys`, or `partner.test` to `bundles`",
+            f"delegation.yaml:2:16: `sts` has no key: add it to `keys` or the `key_directory`, or `{TRUST_DOMAIN}` to `bundles`",
+            "delegation.yaml:2:21: `spiffe://partner.test/sts` has no key: add it to `keys` or the `key_directory`, or `partner.test` to `bundles`",
         ],
     ),
     "targets of no workload": (

@@ -1,10 +1,13 @@
 """JWK sets, and keys that speak for one issuer only."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
 from support.delegations import PLANNER, STS, world
 
 from ext_authz.tokens.jws import encode_base64url
@@ -176,6 +179,34 @@ def test_provider_has_as_many_keys_as_others() -> None:
     """What is skipped counts, too."""
     with pytest.raises(JwksError, match="1 to 64 keys"):
         parse_provider_jwks(jwks(*[{}] * MAX_KEYS, P256_JWK))
+
+
+_VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.floats()
+_JSON = st.recursive(_VALUES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
+
+
+@given(st.sampled_from([P256_JWK, P384_JWK, ED25519_JWK, rsa_jwk(RSA)]), st.data())
+def test_any_member_of_a_key(key: dict[str, Any], data: st.DataObject) -> None:
+    """Whatever stands in a key, a set is read or refused, and what is read is a public key of the profile."""
+    name = data.draw(st.sampled_from(["kty", "crv", "alg", "use", "key_ops", "kid", "x", "y", "n", "e", "x5c"]))
+    text = jwks({**key, name: data.draw(_JSON)})
+    for parse in (parse_jwks, parse_provider_jwks):
+        with suppress(JwksError):
+            assert {found.algorithm for found in parse(text).values()} <= {
+                "ES256",
+                "ES384",
+                "Ed25519",
+                "RS256",
+                "PS256",
+            }
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes(data: bytes) -> None:
+    """Noise is no set."""
+    for parse in (parse_jwks, parse_provider_jwks):
+        with pytest.raises(JwksError):
+            parse(data)
 
 
 def test_one_name_for_two_keys() -> None:

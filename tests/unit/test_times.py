@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ext_authz.cli.times import format_moment, parse_moment, parse_span
+from ext_authz.times import format_moment, parse_moment, parse_span
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("24h", 86_400), ("7d", 604_800)])

@@ -1,0 +1,1 @@
+"""For operators and their tools: the control store of a running server, over a unix socket."""

@@ -1,0 +1,1 @@
+"""The token exchange: a delegation chain in, one for the next call out (RFC 8693)."""

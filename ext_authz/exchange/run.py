@@ -1,0 +1,186 @@
+"""The life of the exchange: load, listen, follow its files and the control store, drain."""
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from watchfiles import awatch
+
+from ext_authz.decision.controls import Controls
+from ext_authz.errors import ConfigurationError, SettingsError
+from ext_authz.exchange.admission import ExchangeSnapshot, problems_of
+from ext_authz.exchange.app import exchange_app
+from ext_authz.exchange.journal import Journal
+from ext_authz.exchange.keys import KeyRing
+from ext_authz.exchange.service import Exchange
+from ext_authz.exchange.settings import ExchangeSettings
+from ext_authz.policy.compile import Policy, load
+from ext_authz.server.control import LOOK_SECONDS, ControlWatcher
+from ext_authz.server.key_fetcher import KeyFetcher
+from ext_authz.settings import UNIX_PREFIX
+from ext_authz.sockets import bound_unix_socket, group_id
+from ext_authz.stores.control import ControlStore
+from ext_authz.stores.once import OnceRegister
+from ext_authz.stores.snapshot import ControlSnapshot
+from ext_authz.tokens.chain import LinkCache
+from ext_authz.tokens.keys import KeySet, KeySource
+from ext_authz.web import serving
+
+# Milliseconds that a burst of file changes may last before it is read.
+SETTLE_MILLISECONDS = 200
+
+_LOG = logging.getLogger(__name__)
+
+
+async def serve_exchange(settings: ExchangeSettings, started: Callable[[str], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT. `started` is called with the address once requests are answered.
+
+    Raises ConfigurationError with all problems before anything is served.
+    """
+    stopping = _stop_on_signals()
+    policy, keys = _loaded(settings)
+    with _journal(settings) as journal, ControlStore.open(settings.control_store, create=True) as store:
+        once = OnceRegister.open(settings.control_store)
+        watcher = ControlWatcher(store, store.snapshot(time.time()), lambda _: None)
+        controls = _controls(watcher.current, settings.max_control_age_seconds)
+        fetcher = KeyFetcher(lambda found: _put_in_force(exchange, found))
+        exchange = Exchange(
+            ExchangeSnapshot(settings.spiffe_id, policy, keys, controls), once, journal, unknown_key=fetcher.ask_again
+        )
+        fetcher.follow(policy.key_sources)
+        following = [
+            asyncio.create_task(_follow_store(exchange, watcher, settings.max_control_age_seconds)),
+            asyncio.create_task(_follow_files(exchange, settings, fetcher)),
+        ]
+        try:
+            with _listening(settings) as listener:
+                async with fetcher, serving(exchange_app(exchange), listener):
+                    address = _address_of(settings, listener)
+                    _LOG.info("listening on %s: %d keys, digest %s", address, len(keys.keys), policy.digest[:12])
+                    started(address)
+                    await stopping.wait()
+                    _LOG.info("draining")
+        finally:
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+            await once.close()
+    _LOG.info("stopped")
+
+
+def _loaded(settings: ExchangeSettings) -> tuple[Policy, KeyRing]:
+    """Load policy and keys. Raises ConfigurationError with the problems of both."""
+    problems: list[str] = []
+    policy = keys = None
+    try:
+        policy = load(settings.policies)
+        problems += problems_of(settings.spiffe_id, policy)
+    except ConfigurationError as error:
+        problems += error.problems
+    try:
+        keys = KeyRing.load(settings.keys)
+    except ConfigurationError as error:
+        problems += error.problems
+    if problems or policy is None or keys is None:
+        raise ConfigurationError(problems)
+    return policy, keys
+
+
+async def _follow_store(exchange: Exchange, watcher: ControlWatcher, max_age_seconds: float) -> None:
+    while True:
+        if await watcher.look():
+            exchange.snapshot = replace(exchange.snapshot, controls=_controls(watcher.current, max_age_seconds))
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _put_in_force(exchange: Exchange, found: Mapping[KeySource, KeySet]) -> None:
+    """Let keys that were fetched count from now on."""
+    policy = exchange.snapshot.policy.with_keys(found)
+    exchange.snapshot = replace(exchange.snapshot, policy=policy, cache=LinkCache())
+
+
+async def _follow_files(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher) -> None:
+    """Read policy and keys again whenever a file of their directories changes."""
+    directories = (settings.policies, settings.keys)
+    async for _ in awatch(*directories, watch_filter=None, debounce=SETTLE_MILLISECONDS, recursive=False):
+        await _reload(exchange, settings, fetcher)
+
+
+async def _reload(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher) -> None:
+    """Swap in what the directories hold now; what is bad keeps what was there."""
+    try:
+        policy, keys = await asyncio.to_thread(_loaded, settings)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            _LOG.error("not reloaded: %s", problem)
+        return
+    except Exception as error:  # noqa: BLE001  whatever a file makes the loaders do, serving goes on
+        _LOG.error("not reloaded: %s", type(error).__name__)
+        return
+    if (policy.digest, keys) != (exchange.snapshot.policy.digest, exchange.snapshot.keys):
+        policy = policy.with_keys(fetcher.follow(policy.key_sources))
+        exchange.snapshot = replace(exchange.snapshot, policy=policy, keys=keys, cache=LinkCache())
+        _LOG.info("reloaded: %d keys, digest %s", len(keys.keys), policy.digest[:12])
+
+
+def _controls(found: ControlSnapshot, max_age_seconds: float) -> Controls:
+    return Controls(
+        revocations=found.revocations,
+        quarantined=found.quarantined,
+        quarantined_sessions=found.quarantined_sessions,
+        fresh_until=found.read_at + max_age_seconds,
+        consumes_once=True,
+    )
+
+
+@contextmanager
+def _journal(settings: ExchangeSettings) -> Iterator[Journal]:
+    try:
+        journal = Journal.open(settings.audit_file)
+    except OSError as error:
+        raise SettingsError([f"--audit-file: cannot write `{settings.audit_file}`: {error.strerror}"]) from None
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+@contextmanager
+def _listening(settings: ExchangeSettings) -> Iterator[socket.socket]:
+    if settings.listen.startswith(UNIX_PREFIX):
+        path = Path(settings.listen.removeprefix(UNIX_PREFIX))
+        with bound_unix_socket("--listen", path, group_id(settings.socket_group)) as bound:
+            yield bound
+        return
+    host, _, port = settings.listen.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        bound = socket.create_server((host, int(port)), family=family)
+    except OSError as error:
+        raise SettingsError([f"--listen: cannot bind `{settings.listen}`: {error.strerror}"]) from None
+    with bound:
+        yield bound
+
+
+def _address_of(settings: ExchangeSettings, listener: socket.socket) -> str:
+    """Return the address with the port that was chosen for port 0."""
+    if settings.listen.startswith(UNIX_PREFIX):
+        return settings.listen
+    return f"{settings.listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    with suppress(ValueError):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # files are followed; nothing waits for it
+    return stopping
