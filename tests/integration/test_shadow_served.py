@@ -74,7 +74,7 @@ def test_candidate_comes_and_goes(candidate: Path, tmp_path: Path) -> None:
         assert "ext_authz.shadow_reason" not in record["attributes"]
 
         candidate.rename(directory)
-        server.wait_for_log("shadow policy loaded: 11 grants")
+        server.wait_for_log("shadow policy loaded: ")
         assert "denied_by_rule" == _shadow_reason(server)
 
         good = (directory / "deny.yaml").read_text()
