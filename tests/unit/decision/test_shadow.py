@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from properties.strategies import EXAMPLES, questions
+from support.access_tokens import bearing, providers, token_snapshot
 from support.authorizers import NOW, KeptRecords, default_policy, default_snapshot
 from support.check_requests import QUESTION, Question, agent
 from support.delegated_policies import calling, delegated_policy, delegated_snapshot
@@ -27,6 +28,8 @@ from ext_authz.errors import Reason
 from ext_authz.policy.compile import Policy
 from ext_authz.policy.engine import Matrix
 from ext_authz.tokens import chain as chain_module
+from ext_authz.tokens import providers as providers_module
+from ext_authz.tokens.access_token import verify_access_token
 
 GRANTED = limited_policy("  planner-agent: {retrieval-agent: [search, fetch]}")
 OTHERS = limited_policy("  audit-agent: {retrieval-agent: [search]}")
@@ -327,3 +330,27 @@ def test_quarantine_holds_for_both() -> None:
     authorizer.snapshot = replace(authorizer.snapshot, controls=controls)
     authorizer.check(calling(None, PLANNER, CRM).serialized())
     assert (Reason.REVOKED, None) == (recorder.records[0].reason, recorder.records[0].shadow)
+
+
+def test_access_token_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both policies accept the same tokens one look is enough; a candidate with other rules looks for itself."""
+    active, looks = token_snapshot(), []
+    accepted = active.policy.providers
+    assert accepted is not None
+
+    def verify(*arguments: Any) -> Any:
+        looks.append(arguments)
+        return verify_access_token(*arguments)
+
+    monkeypatch.setattr(providers_module, "verify_access_token", verify)
+    same = replace(active.policy, providers=replace(accepted), digest="1" * 64)
+    changed = {issuer: replace(each, audiences=frozenset({"x"})) for issuer, each in accepted.trust.providers.items()}
+    trust = replace(accepted.trust, providers=changed)
+    other = replace(active.policy, providers=replace(accepted, trust=trust), digest="2" * 64)
+    token = bearing(providers().idp.token())
+    assert None is _check(active, same, token).shadow
+    assert 1 == len(looks)
+    shadow = _check(active, other, token).shadow
+    assert 3 == len(looks)
+    assert shadow is not None
+    assert Reason.OIDC_AUDIENCE is shadow.reason
