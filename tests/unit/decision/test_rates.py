@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.access_tokens import bearing, providers, token_snapshot
 from support.check_requests import QUESTION, Question, agent
 from support.delegated_policies import calling, delegated_policy
 from support.delegations import CRM, EVIL, PLANNER, forged, world
@@ -263,3 +264,15 @@ async def test_counting_that_fails_with_effects() -> None:
     limited.authorizer.snapshot = replace(limited.authorizer.snapshot, limiter=_broken())
     response = CheckResponse.FromString(await limited.authorizer.check_with_effects(QUESTION.serialized()))
     assert (503, Reason.INTERNAL_ERROR) == (response.denied_response.status.code, limited.recorder.records[0].reason)
+
+
+def test_failed_access_tokens() -> None:
+    """Access tokens that do not hold count like chains, against the caller that shows them."""
+    active = token_snapshot()
+    limits = CallLimits(failed_verifications=Rate.parse("2/h"))
+    limited = Limited(replace(active.policy, limits=limits))
+    idp = providers().idp
+    bad, good = bearing(idp.token(sign=lambda _: bytes(64))), bearing(idp.token())
+    assert [Reason.OIDC_SIGNATURE] * 2 + [EXCEEDED] == limited.ask(bad, 3)
+    assert [EXCEEDED] == limited.ask(good)
+    assert [Reason.OIDC_MISSING] == limited.ask(bearing(None))
