@@ -3,7 +3,8 @@
     ExtAuthzError
     ├── NotAllowed
     │   ├── Refusal           the caller is at fault: a 4xx `deny`
-    │   │   └── InsufficientScope
+    │   │   ├── InsufficientScope
+    │   │   └── RateExceeded  it calls too often: a 429 that says when to try again
     │   └── Undecided         we are at fault: a 503 `error`
     └── ConfigurationError    the operator or policy author is at fault: nothing is served with it
         ├── PolicyError
@@ -104,6 +105,7 @@ class Reason(StrEnum):
     BODY_PARTIAL = "body_partial"
     BODY_TOO_LARGE = "body_too_large"
     BODY_CONTENT_TYPE = "body_content_type"
+    RATE_EXCEEDED = "rate_exceeded"
     INTERNAL_ERROR = "internal_error"
     KEYS_UNAVAILABLE = "keys_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
@@ -134,6 +136,10 @@ def _bad_request(sentence: str) -> Meaning:
 
 def _bad_body(http_status: int, sentence: str) -> Meaning:
     return Meaning(Outcome.DENY, http_status, RpcCode.OUT_OF_RANGE, sentence)
+
+
+def _too_often(sentence: str) -> Meaning:
+    return Meaning(Outcome.DENY, 429, RpcCode.RESOURCE_EXHAUSTED, sentence)
 
 
 def _error(sentence: str) -> Meaning:
@@ -194,6 +200,7 @@ MEANINGS = {
     Reason.BODY_PARTIAL: _bad_body(413, "the body reached the authorization server cut short"),
     Reason.BODY_TOO_LARGE: _bad_body(413, "the body is larger than the authorization server reads"),
     Reason.BODY_CONTENT_TYPE: _bad_body(415, "a JSON-RPC call has the content type application/json"),
+    Reason.RATE_EXCEEDED: _too_often("more calls than the rate of this call allows; try again after the seconds in retry-after"),
     Reason.INTERNAL_ERROR: _error("the authorization server failed; nothing was decided"),
     Reason.KEYS_UNAVAILABLE: _error("a token came and cannot be verified here; send none where none is needed"),
     Reason.AUDIT_UNAVAILABLE: _error("the decision could not be recorded, so it was withdrawn"),
@@ -209,6 +216,8 @@ class ExtAuthzError(Exception):
 
 class NotAllowed(ExtAuthzError):
     """A stage ends the decision; `reason` says how, `detail` tells people more."""
+
+    retry_after_seconds = 0  # 0: trying again is no cure
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -226,6 +235,14 @@ class InsufficientScope(Refusal):
     def __init__(self, scopes: Sequence[str]) -> None:
         super().__init__(Reason.OIDC_SCOPE)
         self.scopes = tuple(scopes)
+
+
+class RateExceeded(Refusal):
+    """The caller calls too often; the same call may pass in `wait_ns` nanoseconds."""
+
+    def __init__(self, wait_ns: int, detail: str = "") -> None:
+        super().__init__(Reason.RATE_EXCEEDED, detail)
+        self.retry_after_seconds = max(1, -(-wait_ns // 1_000_000_000))
 
 
 class Undecided(NotAllowed):

@@ -29,6 +29,7 @@ MAX_DETAIL_CHARACTERS = 140
 DECISION_ID_HEADER = "x-authz-decision-id"
 SUBJECT_HEADER = "x-authz-subject"
 ACTION_HEADER = "x-authz-action"
+RETRY_AFTER_HEADER = "retry-after"  # RFC 9110 section 10.2.3, in seconds
 ON_BEHALF_OF_HEADER = "x-authz-on-behalf-of"
 SCOPES_HEADER = "x-authz-scopes"
 ACTORS_HEADER = "x-authz-actors"
@@ -94,6 +95,8 @@ def _denial(decision: Decision) -> CheckResponse:
         denied.headers.append(_insufficient_scope(decision.needed_scopes))
     elif meaning.http_status == 401:
         denied.headers.append(_CHALLENGES.get(decision.reason, _CHALLENGE))
+    if decision.retry_after_seconds:
+        denied.headers.append(_option(RETRY_AFTER_HEADER, str(decision.retry_after_seconds)))
     denied.body = body[:MAX_BODY_BYTES]
     return response
 

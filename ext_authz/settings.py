@@ -20,7 +20,10 @@ _SERVICE_HOST = "SERVICE_HOST"
 MAX_SOCKET_PATH_BYTES = 103
 # Settings that are checked together.
 _TRANSPORT = frozenset(
-    {"listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure", "admin_listen", "control_store"}
+    {
+        *("listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure", "metrics_listen"),
+        *("admin_listen", "control_store"),
+    }
 )
 
 
@@ -39,6 +42,8 @@ class Settings(BaseModel):
     )
     insecure: bool = False  # allows TCP without TLS on other addresses than loopback
 
+    shadow: Path | None = None  # policy documents that are compared with `policies`, without any effect
+
     xfcc_mode: Literal["sanitize", "sanitize_set", "append_forward", "forward_only", "always_forward_only"] = (
         "sanitize_set"
     )
@@ -56,6 +61,7 @@ class Settings(BaseModel):
     max_control_age_seconds: Annotated[float, Field(ge=1, le=3600)] = 60  # past it, chains are refused
     admin_listen: str | None = None  # unix socket on which this user's tools change the control store
 
+    metrics_listen: str | None = None  # HOST:PORT for Prometheus; absent: no metrics
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     watch: bool = True  # reload the policy when its files change
@@ -71,6 +77,13 @@ class Settings(BaseModel):
         if listen is not None and not listen.startswith(UNIX_PREFIX):
             raise ValueError("expected a unix socket, whose permissions say who may revoke: unix:/path")
         return None if listen is None else check_address(listen)
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _check_metrics_listen(cls, listen: str | None) -> str | None:
+        if listen is not None and listen.startswith(UNIX_PREFIX):
+            raise ValueError("expected HOST:PORT")
+        return None if listen is None else check_address(listen, "HOST:PORT")
 
     @model_validator(mode="after")
     def _check_transport(self) -> "Settings":
@@ -88,6 +101,8 @@ class Settings(BaseModel):
             yield "TLS is for TCP: a unix socket is protected by its permissions"
         if not (self.insecure or self.tls_certificate or self.is_local):
             yield f"`{self.listen}` is open to the network without TLS: set tls_certificate and tls_key, or `insecure: true`"
+        if self.metrics_listen is not None and not (self.insecure or is_local(self.metrics_listen)):
+            yield f"`{self.metrics_listen}` shows metrics to the network: listen on loopback, or set `insecure: true`"
         if self.admin_listen is not None and self.control_store is None:
             yield "admin_listen needs control_store, which is what it changes"
         if self.admin_listen == self.listen:
@@ -99,8 +114,8 @@ class Settings(BaseModel):
         return is_local(self.listen)
 
 
-def check_address(listen: str) -> str:
-    """Return an address to listen on, unix:/path or HOST:PORT. Raises ValueError for what is none."""
+def check_address(listen: str, expected: str = "unix:/path or HOST:PORT") -> str:
+    """Return an address to listen on, of the form that is expected. Raises ValueError for what is none."""
     if listen.startswith(UNIX_PREFIX):
         path = listen.removeprefix(UNIX_PREFIX)
         if not path.startswith("/"):
@@ -112,9 +127,9 @@ def check_address(listen: str) -> str:
         return listen
     host, _, port = listen.rpartition(":")
     if not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("expected unix:/path or HOST:PORT")
+        raise ValueError(f"expected {expected}")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("expected unix:/path or HOST:PORT, an IPv6 address in brackets: [::1]:9001")
+        raise ValueError(f"expected {expected}, an IPv6 address in brackets: [::1]:9001")
     return listen
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from ext_authz.audit.record import SPAN_NAME, AuditRecord, utc
+from ext_authz.audit.event import Entry, Event
+from ext_authz.audit.record import SPAN_NAME, utc
 from ext_authz.audit.trace import remote_parent
 
 
@@ -28,7 +29,7 @@ class JsonLinesSink:
         """Write to standard output."""
         return cls(os.dup(sys.stdout.fileno()))
 
-    def write(self, records: Sequence[AuditRecord]) -> None:
+    def write(self, records: Sequence[Entry]) -> None:
         """Write all records or raise OSError; call again with the same ones after an error, and none is lost or doubled."""
         if not self._rest:
             self._rest = b"".join(map(to_line, records))
@@ -41,8 +42,11 @@ class JsonLinesSink:
         os.close(self._descriptor)
 
 
-def to_line(record: AuditRecord) -> bytes:
-    """Return one record as a line of JSON in ASCII: nothing that a caller sent can break a line or a terminal."""
+def to_line(record: Entry) -> bytes:
+    """Return one record or event as a line of JSON in ASCII: nothing in it can break a line or a terminal."""
+    if isinstance(record, Event):
+        event = {"time": utc(record.at), "name": record.name.value, "attributes": record.attributes()}
+        return json.dumps(event).encode() + b"\n"
     parent = remote_parent(record.traceparent)
     line = {"time": utc(record.decided_at), "name": SPAN_NAME}
     if parent is not None:

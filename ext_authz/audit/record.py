@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ext_authz.attributes.request import AGENT_ACTION, REQUEST_ID, TRACEPARENT
-from ext_authz.decision.model import Decision
+from ext_authz.decision.model import Decision, ShadowVerdict
 from ext_authz.documents.models import ACTION_NAME_PATTERN, RPC_METHOD_PATTERN, TOOL_PATTERN
 from ext_authz.errors import Outcome, Reason
 from ext_authz.faults import place_of
@@ -70,6 +70,7 @@ class AuditRecord(NamedTuple):
     request_id: str
     rpc_method: str = ""  # of a call to a JSON-RPC endpoint, and its tool
     tool: str = ""
+    shadow: ShadowVerdict | None = None  # what the shadow policy says, where that differs
 
     def attributes(self) -> dict[str, Value]:
         """Return the record as span attributes; empty ones are left out.
@@ -133,10 +134,19 @@ class AuditRecord(NamedTuple):
             yield "security.alert_type", TAMPERED_TOKEN
         yield "ext_authz.findings", tuple(f"{finding.rule}@{finding.place}" for finding in self.findings)
         yield "ext_authz.policy_digest", self.policy_digest
+        if self.shadow:
+            yield from _shadow_attributes(self.shadow)
         yield "ext_authz.fault", self.fault
         for stage, duration_ns in self.durations_ns:
             yield f"ext_authz.duration_us.{stage}", round(duration_ns / 1000)
         yield "ext_authz.duration_us.total", round(self.elapsed_ns / 1000)
+
+
+def _shadow_attributes(shadow: ShadowVerdict) -> Iterator[tuple[str, Value]]:
+    yield "ext_authz.shadow_decision", "allow" if shadow.reason.meaning.outcome is Outcome.ALLOW else "deny"
+    yield "ext_authz.shadow_reason", shadow.reason.value
+    yield "ext_authz.shadow_rule", shadow.rule.where if shadow.rule else ""
+    yield "ext_authz.shadow_digest", shadow.policy_digest
 
 
 def to_record(decision: Decision) -> AuditRecord:
@@ -170,6 +180,7 @@ def to_record(decision: Decision) -> AuditRecord:
         request_id=headers.get(REQUEST_ID, "")[:MAX_CORRELATION_CHARACTERS],
         rpc_method=_shown(decision.rpc.method, _RPC_METHOD) if decision.rpc else "",
         tool=_shown(decision.rpc.tool, _TOOL) if decision.rpc else "",
+        shadow=decision.shadow,
     )
 
 

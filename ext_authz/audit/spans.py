@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanKind, Status, StatusCode, set_span_in_context
 
+from ext_authz.audit.event import Entry, Event, Severity
 from ext_authz.audit.record import SPAN_NAME, AuditRecord
 from ext_authz.audit.trace import remote_parent
 from ext_authz.errors import Outcome
@@ -45,11 +46,11 @@ class SpanSink:
         provider.add_span_processor(self._finished)
         self._tracer = provider.get_tracer("ext_authz.audit")
 
-    def write(self, records: Sequence[AuditRecord]) -> None:
+    def write(self, records: Sequence[Entry]) -> None:
         """Export all records or raise ExportError; call again with the same ones after an error."""
         if not self._finished.spans:
             for record in records:
-                self._make_span(record)
+                self._make_event(record) if isinstance(record, Event) else self._make_span(record)
         if len(self._finished.spans) != len(records):
             self._finished.spans.clear()
             raise ExportError("the OpenTelemetry SDK did not make a span of each record")
@@ -74,6 +75,14 @@ class SpanSink:
         if record.reason.meaning.outcome is Outcome.ERROR:
             span.set_status(Status(StatusCode.ERROR, record.reason.value))
         span.end(end_ns)
+
+    def _make_event(self, event: Event) -> None:
+        """Make a span without length: the exporter of spans is the only one there is."""
+        at_ns = round(event.at * 1e9)
+        span = self._tracer.start_span(event.name.value, attributes=event.attributes(), start_time=at_ns)
+        if event.severity is Severity.ERROR:
+            span.set_status(Status(StatusCode.ERROR, event.name.value))
+        span.end(at_ns)
 
 
 def otlp_sink() -> SpanSink:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Protocol
 
-from ext_authz.audit.record import AuditRecord
+from ext_authz.audit.event import Entry
 
 # Records that may wait unless the settings say otherwise: about 1.5 kB each, a few seconds of a busy server.
 MAX_WAITING = 8192
@@ -31,7 +31,7 @@ _LOG = logging.getLogger(__name__)
 class Sink(Protocol):
     """Where records go. `write` takes all records or raises; after an error it is called with the same ones again."""
 
-    def write(self, records: Sequence[AuditRecord]) -> None: ...
+    def write(self, records: Sequence[Entry]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -49,7 +49,7 @@ class AuditWriter:
         """Number of records that are not written everywhere yet."""
         return max((lane.waiting for lane in self._lanes), default=0)
 
-    def offer(self, record: AuditRecord) -> bool:
+    def offer(self, record: Entry) -> bool:
         """Take a record for writing. False: it was not taken."""
         if self._is_closing or any(lane.is_full for lane in self._lanes):
             self._count_refusal()
@@ -86,7 +86,7 @@ class _Lane:
     def __init__(self, sink: Sink, max_waiting: int) -> None:
         self._sink = sink
         self._max_waiting = max_waiting
-        self._records: deque[AuditRecord] = deque()
+        self._records: deque[Entry] = deque()
         self._arrived = threading.Event()
         self._finishing = threading.Event()
         self._is_failing = False
@@ -101,7 +101,7 @@ class _Lane:
     def is_full(self) -> bool:
         return len(self._records) >= self._max_waiting
 
-    def append(self, record: AuditRecord) -> None:
+    def append(self, record: Entry) -> None:
         self._records.append(record)
         if not self._arrived.is_set():
             self._arrived.set()
@@ -122,14 +122,14 @@ class _Lane:
                 self._write(list(islice(self._records, MAX_BATCH)))
         self._sink.close()
 
-    def _write(self, batch: Sequence[AuditRecord]) -> None:
+    def _write(self, batch: Sequence[Entry]) -> None:
         """Write a batch, however long it takes; only then does it stop waiting."""
         while not self._wrote(batch):
             time.sleep(RETRY_SECONDS)
         for _ in batch:
             self._records.popleft()
 
-    def _wrote(self, batch: Sequence[AuditRecord]) -> bool:
+    def _wrote(self, batch: Sequence[Entry]) -> bool:
         try:
             self._sink.write(batch)
         except Exception as error:  # noqa: BLE001  rule 2: whatever fails is tried again

@@ -8,6 +8,7 @@ import typer
 from ext_authz.cli import policy_diff, policy_explain, policy_suites
 from ext_authz.cli.exits import exit_on_configuration_error
 from ext_authz.cli.policy_export import export
+from ext_authz.cli.shadow_report import shadow_report
 from ext_authz.documents.loader import load_policy
 from ext_authz.policy.compile import compile_policy
 from ext_authz.review.suites import compile_suites
@@ -17,6 +18,7 @@ app.command()(export)
 app.command("test")(policy_suites.run_tests)
 app.command()(policy_explain.explain)
 app.command()(policy_diff.diff)
+app.command()(shadow_report)
 
 
 @app.callback()

@@ -29,6 +29,9 @@ def serve(
     config: Annotated[
         Path | None, typer.Option(help="YAML file of settings; flags and EXT_AUTHZ_* variables win.")
     ] = None,
+    shadow: Annotated[
+        Path | None, typer.Option(help="Policy documents to compare with, without any effect on answers.")
+    ] = None,
     audit_file: Annotated[Path | None, typer.Option(help="Append audit records here as JSON lines.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(help="text or json.")] = None,
@@ -42,6 +45,7 @@ def serve(
     flags = {
         "policies": policies,
         "listen": listen,
+        "shadow": shadow,
         "audit_file": audit_file,
         "log_level": log_level,
         "log_format": log_format,

@@ -6,7 +6,8 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from ext_authz.action.jsonrpc import RpcCall, read_call
@@ -21,7 +22,9 @@ from ext_authz.attributes.request import (
 from ext_authz.decision.controls import NO_CONTROLS, Controls
 from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
+from ext_authz.decision.rates import admit, admit_tokens
 from ext_authz.decision.screening import scan_request
+from ext_authz.decision.seen import Seen
 from ext_authz.decision.stopwatch import Stopwatch
 from ext_authz.errors import InsufficientScope, NotAllowed, Reason, Refusal, Undecided
 from ext_authz.faults import place_of
@@ -29,8 +32,9 @@ from ext_authz.identity.identify import Identifier, Identity
 from ext_authz.identity.names import Names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Finding, Screen
+from ext_authz.limits.limiter import Limiter
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.constraints import Facts, all_satisfied, any_asks, satisfied
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
@@ -49,6 +53,7 @@ class Snapshot:
     identifier: Identifier
     screen: Screen
     controls: Controls = NO_CONTROLS
+    limiter: Limiter = field(default_factory=Limiter)  # stays the same when policy or controls are replaced
 
 
 class Call(NamedTuple):
@@ -58,6 +63,7 @@ class Call(NamedTuple):
     now: float  # seconds since 1970
     stopwatch: Stopwatch
     peer: SpiffeId | None = None  # the sidecar that asks, where the transport proves its identity
+    seen: Seen | None = None  # what costly stages came to, where another policy looks at the same request
 
 
 class _Facts(NamedTuple):
@@ -68,6 +74,7 @@ class _Facts(NamedTuple):
     rule: Rule | None = None
     delegation: Delegation | None = None
     findings: tuple[Finding, ...] = ()
+    choices: tuple[Grant, ...] = ()
     access_token: AccessToken | None = None
     rpc: RpcCall | None = None
 
@@ -85,13 +92,30 @@ _NO_FACTS = _Facts()
 
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     """Decide one request. Never raises."""
+    facts, ending = _run_stages(attributes, snapshot, call)
+    return _decision(attributes, facts, snapshot, call, ending)
+
+
+def judge(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[Reason, Rule | None]:
+    """Return the reason and the rule that `decide` would come to, without the rest. Never raises."""
+    facts, ending = _run_stages(attributes, snapshot, call)
+    if ending is None:
+        return Reason.ALLOWED, facts.rule
+    if isinstance(ending, NotAllowed):
+        return ending.reason, facts.rule
+    return Reason.INTERNAL_ERROR, facts.rule if facts.are_sound() else None
+
+
+def _run_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[_Facts, Exception | None]:
+    """Run the stages, and return what they found out and what ended them; None when all allow."""
     policy, split = snapshot.policy, call.stopwatch.split
     identity = action = rule = delegation = access_token = rpc = None
     findings: tuple[Finding, ...] = ()
+    choices: tuple[Grant, ...] = ()
     ending: Exception | None = None
     try:
-        check_direction(attributes)
-        identity = snapshot.identifier.identify(attributes, call.now)
+        _admit(attributes, snapshot, call)
+        identity = _identify(attributes, snapshot, call)
         split("identity")
         rpc = policy.registry.endpoint(attributes, identity.resource)
         snapshot.controls.check_caller(identity.subject, call.now)
@@ -99,13 +123,8 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         if closed is not None:
             rule = Rule(closed.where, f"closed {closed.name}", denies=True)
             raise Refusal(Reason.OUTSIDE_WINDOW)
-        check_peer(identity, call.peer)
-        check_trust_domain(identity, policy.names)
-        check_target(attributes, identity, policy.names)
-        timestamp = attributes.headers.get(REQUEST_TIMESTAMP)
-        check_freshness(timestamp, call.now, required=policy.requires_timestamp)
-        if rpc is not None:
-            rpc = read_call(rpc.protocol, attributes)
+        _check_request(attributes, identity, policy, call)
+        rpc = _read_call(rpc, attributes, call)
         action = policy.registry.resolve(attributes, identity.resource, rpc)
         split("action")
         request = AuthorizationRequest(identity.subject, action.name, identity.resource, Context(call.now))
@@ -113,27 +132,29 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         split("policy")
         if reason is not Reason.ALLOWED:
             raise Refusal(reason)
-        delegation = verify_delegation(attributes, identity, snapshot, call.now)
+        delegation = _delegation(attributes, identity, snapshot, call)
         has_authorization = AUTHORIZATION in attributes.headers
         if has_authorization:
-            access_token = verify_asked_access_token(attributes, grants, identity, snapshot, call.now)
+            access_token = _access_token(attributes, grants, identity, snapshot, call)
             check_agreement(delegation, access_token)
         split("tokens")
-        grant = satisfied(grants, Facts(request, action.scope, delegation, access_token, has_authorization))
-        rule = grant.rule
-        if access_token is not None and not grant.asks_for_access_token:
+        given = Facts(request, action.scope, delegation, access_token, has_authorization)
+        grant = satisfied(grants, given)
+        rule, choices = grant.rule, all_satisfied(grants, given) if grant.rate is not None else ()
+        if access_token is not None and not any_asks(choices or (grant,)):
             access_token = None  # what the grant does not ask for adds nothing to it
         split("constraints")
-        findings = scan_request(snapshot.screen, attributes, action, rpc)
+        findings = _screen(attributes, action, rpc, snapshot, call)
         split("injection")
         if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
             raise TypeError("the screen did not say what it found")
         if findings:
             raise Refusal(Reason.INJECTION_DETECTED)
+    except NotAllowed as error:
+        ending = error.with_traceback(None)  # it holds every frame up to here: work for the collector
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    facts = _Facts(identity, action, rule, delegation, findings, access_token, rpc)
-    return _decision(attributes, facts, snapshot, call, ending)
+    return _Facts(identity, action, rule, delegation, findings, choices, access_token, rpc), ending
 
 
 def refuse(attributes: Attributes, snapshot: Snapshot, call: Call, error: Exception) -> Decision:
@@ -145,9 +166,9 @@ def _decision(
     attributes: Attributes, facts: _Facts, snapshot: Snapshot, call: Call, ending: Exception | None
 ) -> Decision:
     """Turn the way in which the stages ended into a decision."""
-    reason, detail, fault = Reason.ALLOWED, "", ""
+    reason, detail, fault, retry_after_seconds = Reason.ALLOWED, "", "", 0
     if isinstance(ending, NotAllowed):
-        reason, detail = ending.reason, ending.detail
+        reason, detail, retry_after_seconds = ending.reason, ending.detail, ending.retry_after_seconds
     elif ending is not None:
         reason, fault = Reason.INTERNAL_ERROR, place_of(ending)
         facts = facts if facts.are_sound() else _NO_FACTS
@@ -166,10 +187,76 @@ def _decision(
         durations_ns=tuple(call.stopwatch.durations_ns),
         elapsed_ns=call.stopwatch.elapsed_ns,
         fault=fault,
+        choices=facts.choices,
+        retry_after_seconds=retry_after_seconds,
         access_token=facts.access_token,
         needed_scopes=ending.scopes if isinstance(ending, InsufficientScope) else (),
         rpc=facts.rpc,
     )
+
+
+def _admit(attributes: Attributes, snapshot: Snapshot, call: Call) -> None:
+    check_direction(attributes)
+    if snapshot.policy.limits is not None:
+        admit(attributes.principal, snapshot.policy, snapshot.limiter, call.stopwatch.started_ns)
+
+
+def _check_request(attributes: Attributes, identity: Identity, policy: Policy, call: Call) -> None:
+    check_peer(identity, call.peer)
+    check_trust_domain(identity, policy.names)
+    check_target(attributes, identity, policy.names)
+    check_freshness(attributes.headers.get(REQUEST_TIMESTAMP), call.now, required=policy.requires_timestamp)
+
+
+# What is costly is not done twice for one request, where another policy looks at it too. The name of a stage holds all that
+# its result rests on beside the request, the caller and the controls.
+
+
+def _identify(attributes: Attributes, snapshot: Snapshot, call: Call) -> Identity:
+    if call.seen is None:
+        return snapshot.identifier.identify(attributes, call.now)
+    return call.seen.once("identity", partial(snapshot.identifier.identify, attributes, call.now))
+
+
+def _read_call(rpc: RpcCall | None, attributes: Attributes, call: Call) -> RpcCall | None:
+    if rpc is None or call.seen is None:
+        return rpc and read_call(rpc.protocol, attributes)
+    return call.seen.once(("rpc", rpc.protocol), partial(read_call, rpc.protocol, attributes))
+
+
+def _delegation(attributes: Attributes, identity: Identity, snapshot: Snapshot, call: Call) -> Delegation | None:
+    if DELEGATION_TOKEN not in attributes.headers:
+        return None
+    policy = snapshot.policy
+    if policy.limits is not None:
+        admit_tokens(identity.subject, policy, snapshot.limiter, call.stopwatch.started_ns)
+    verify = partial(verify_delegation, attributes, identity, snapshot, call.now)
+    if call.seen is None:
+        return verify()
+    return call.seen.once(("chain", id(policy.delegation and policy.delegation.verifier)), verify)
+
+
+def _access_token(
+    attributes: Attributes, grants: Sequence[Grant], identity: Identity, snapshot: Snapshot, call: Call
+) -> AccessToken | None:
+    if not any_asks(grants):
+        return None
+    policy = snapshot.policy
+    if policy.limits is not None:
+        admit_tokens(identity.subject, policy, snapshot.limiter, call.stopwatch.started_ns)
+    verify = partial(verify_asked_access_token, attributes, grants, identity, snapshot, call.now)
+    if call.seen is None:
+        return verify()
+    return call.seen.once(("access token", id(policy.providers)), verify)
+
+
+def _screen(
+    attributes: Attributes, action: Action, rpc: RpcCall | None, snapshot: Snapshot, call: Call
+) -> tuple[Finding, ...]:
+    scan = partial(scan_request, snapshot.screen, attributes, action, rpc)
+    if call.seen is None:
+        return scan()
+    return call.seen.once(("screening", action.screens_body, rpc and rpc.protocol), scan)
 
 
 def check_direction(attributes: Attributes) -> None:
@@ -221,7 +308,7 @@ def verify_asked_access_token(
     attributes: Attributes, grants: Sequence[Grant], identity: Identity, snapshot: Snapshot, now: float
 ) -> AccessToken | None:
     """Verify the access token that the request carries, if any of its grants asks for one."""
-    if not any([grant.asks_for_access_token for grant in grants]):  # noqa: C419  (a generator costs more than two grants)
+    if not any_asks(grants):
         return None
     if snapshot.policy.providers is None:
         raise Undecided(Reason.KEYS_UNAVAILABLE)

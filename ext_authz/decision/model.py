@@ -5,12 +5,20 @@ from typing import NamedTuple
 from ext_authz.action.jsonrpc import RpcCall
 from ext_authz.action.registry import Action
 from ext_authz.attributes.request import Attributes
-from ext_authz.errors import Meaning, Reason
+from ext_authz.errors import Meaning, NotAllowed, Reason
 from ext_authz.identity.identify import Identity
 from ext_authz.injection.screen import Finding
-from ext_authz.policy.verdict import Rule
+from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
+
+
+class ShadowVerdict(NamedTuple):
+    """What the shadow policy says where it differs."""
+
+    reason: Reason
+    rule: Rule | None
+    policy_digest: str
 
 
 class Decision(NamedTuple):
@@ -33,11 +41,19 @@ class Decision(NamedTuple):
     access_token: AccessToken | None = None  # verified, and asked for by the rule
     needed_scopes: tuple[str, ...] = ()  # what the access token should have had, when the reason is oidc_scope
     rpc: RpcCall | None = None  # None: the request came to no JSON-RPC endpoint, or nobody knows to which workload
+    choices: tuple[Grant, ...] = ()  # the satisfied grants, where calls are counted: one with room allows
+    retry_after_seconds: int = 0  # of a refusal that ends by itself
+    shadow: ShadowVerdict | None = None  # None: nothing differs, or there is no shadow policy
 
     @property
     def meaning(self) -> Meaning:
         """Outcome, statuses and sentence of the reason."""
         return self.reason.meaning
+
+    def refused(self, refusal: NotAllowed) -> "Decision":
+        """Return this decision as something after it refused it."""
+        overruled = self.overruled(refusal.reason, refusal.detail)
+        return overruled._replace(retry_after_seconds=refusal.retry_after_seconds)
 
     @property
     def on_behalf_of(self) -> str:
@@ -54,4 +70,5 @@ class Decision(NamedTuple):
 
     def overruled(self, reason: Reason, detail: str = "", fault: str = "") -> "Decision":
         """Return this decision with another outcome, for what fails after it was made."""
-        return self._replace(reason=reason, detail=detail or reason.meaning.sentence, fault=fault)
+        detail = detail or reason.meaning.sentence
+        return self._replace(reason=reason, detail=detail, fault=fault, retry_after_seconds=0)

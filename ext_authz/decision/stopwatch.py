@@ -27,6 +27,16 @@ class Stopwatch:
         if self._deadline_ns is not None and now_ns >= self._deadline_ns:
             raise Undecided(Reason.DEADLINE, f"the time for this decision ran out after stage {stage}")
 
+    def again(self, at_most_ns: int) -> "Stopwatch":
+        """Return a stopwatch that starts now, with the same deadline, or an earlier one in `at_most_ns`."""
+        latest_ns = self._clock() + at_most_ns
+        return Stopwatch(self._clock, latest_ns if self._deadline_ns is None else min(latest_ns, self._deadline_ns))
+
+    @property
+    def started_ns(self) -> int:
+        """When the decision began, on the clock of this stopwatch."""
+        return self._started_ns
+
     @property
     def elapsed_ns(self) -> int:
         """Nanoseconds since the start, those of a stage that did not come to its end included."""

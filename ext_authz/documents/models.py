@@ -47,6 +47,8 @@ BasePath = Annotated[str, StringConstraints(pattern=BASE_PATH_PATTERN, max_lengt
 SCOPE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 # A span of time: 30m, 90s, 1h.
 DURATION_PATTERN = r"^[1-9][0-9]{0,5}[smh]$"
+# So many calls a second, minute or hour: 10/min.
+RATE_PATTERN = r"^[1-9][0-9]{0,5}/(?:s|min|h)$"
 # On whose behalf an issuer may start chains: a whole `sub`, or its beginning and a star.
 SUBJECTS_PATTERN = r"^[!-)+-~]*\*?$"
 
@@ -57,6 +59,7 @@ MOMENT_PATTERN = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d
 
 Scope = Annotated[str, StringConstraints(pattern=SCOPE_PATTERN)]
 Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN)]
+RateText = Annotated[str, StringConstraints(pattern=RATE_PATTERN)]
 DelegationMode = Literal["required", "optional", "forbidden"]
 AccessTokenMode = Literal["required", "optional", "forbidden"]
 
@@ -99,6 +102,7 @@ class Cell(Model):
     during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # at least one of these windows is open
     not_during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # none of these is
     access_token: AccessTokenMode | None = None  # absent: what the action says
+    rate: RateText | None = None  # of each subject; absent: no limit
 
 
 # Short cells with at most so many actions are made once for all places where they stand: a large matrix says the same few
@@ -379,12 +383,23 @@ class TimeWindows(Model):
     closed: list[WindowName] = []  # no calls at all in these
 
 
-PolicyModel = PermissionMatrix | ActionRegistry | Delegation | IdentityProviders | TimeWindows | TestSuite
+class Limits(Model):
+    """How often callers may call."""
+
+    kind: Literal["Limits"]
+    version: Literal[1] = 1
+    callers: dict[Name, RateText] = {}  # allowed calls of each; `default` for those without a line
+    unknown_callers: RateText | None = None  # requests of each caller without any grant
+    failed_verifications: RateText | None = None  # tokens of each caller that did not hold
+
+
+PolicyModel = PermissionMatrix | ActionRegistry | Delegation | IdentityProviders | Limits | TimeWindows | TestSuite
 
 POLICY_KINDS: dict[str, type[PolicyModel]] = {
     "TimeWindows": TimeWindows,
     "Delegation": Delegation,
     "IdentityProviders": IdentityProviders,
+    "Limits": Limits,
     "TestSuite": TestSuite,
     "PermissionMatrix": PermissionMatrix,
     "ActionRegistry": ActionRegistry,
@@ -395,13 +410,12 @@ PLANNED_KINDS = frozenset(
     {
         "EgressAllowlist",
         "InjectionGuard",
-        "Limits",
         "TrustDomains",
     }
 )
 PLANNED_KEYS = frozenset(
     {
-        *("rate", "when"),  # of a cell
+        "when",  # of a cell
         "mode",  # of a document
         "budget",  # of an action
     }

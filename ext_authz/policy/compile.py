@@ -18,6 +18,8 @@ from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_n
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.invariants import check_invariants
+from ext_authz.policy.limits import CallLimits, compile_limits
+from ext_authz.policy.rates import CellRate, Rate
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
@@ -42,6 +44,7 @@ class Policy:
     windows: Windows = field(default_factory=Windows)
     requires_timestamp: bool = False
     providers: ProviderPolicy | None = None  # None: no access token can be verified
+    limits: CallLimits | None = None  # None: only cells limit how often
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
@@ -93,6 +96,7 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     grants = {key: tuple(matrix.grants.pop(key)) for key in tuple(matrix.grants)}
     compiled = Matrix(grants, matrix.denials)
     check_invariants(documents, names, compiled, problems)
+    limits = compile_limits(documents, names, compiled, problems)
     if problems:
         raise PolicyError(problems)
     requires_timestamp = any(source.model.require_timestamp for source in documents.of(PermissionMatrix))
@@ -100,7 +104,7 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     for keys in (delegation, providers):
         if keys is not None:
             digest = hashlib.sha256(f"{digest} {keys.digest}".encode()).hexdigest()
-    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp, providers)
+    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp, providers, limits)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
@@ -193,6 +197,7 @@ class _MatrixCompiler:
         ):
             return
         scopes = self._scopes.setdefault(frozenset(cell.scopes), frozenset(cell.scopes))
+        rate = _cell_rate(cell_name, cell)
         for index, action in enumerate(cell.actions):
             if action not in self._registry.actions:
                 # The place of a short cell's action, else of the long form's.
@@ -206,6 +211,7 @@ class _MatrixCompiler:
                 scopes=scopes,
                 max_hops=cell.max_hops,
                 times=times,
+                rate=rate,
                 access_token=cell.access_token or (registered.access_token if registered else None),
             )
             for subject in subjects:
@@ -258,3 +264,10 @@ class _MatrixCompiler:
         if action not in self._registry.actions:
             known = self._registry.actions
             self._problems.append(f"{here}: unknown action {quoted(action)}{suggestion(action, known)}")
+
+
+def _cell_rate(cell_name: tuple[str, str], cell: Cell) -> CellRate | None:
+    if cell.rate is None:
+        return None
+    actions = ", ".join(sorted(cell.actions))
+    return CellRate(f"{cell_name[0]} -> {cell_name[1]}: {actions}: {cell.rate}", Rate.parse(cell.rate))

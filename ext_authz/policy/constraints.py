@@ -37,6 +37,16 @@ def satisfied(grants: Sequence[Grant], facts: Facts) -> Grant:
     raise Refusal(reasons[0])
 
 
+def all_satisfied(grants: Sequence[Grant], facts: Facts) -> tuple[Grant, ...]:
+    """Return every grant that the facts satisfy: where one counts calls and is used up, another may allow."""
+    return tuple(grant for grant in grants if _unmet(grant, facts) is None)
+
+
+def any_asks(grants: Sequence[Grant]) -> bool:
+    """Whether an access token that comes is verified for one of the grants."""
+    return any([grant.asks_for_access_token for grant in grants])  # noqa: C419  a generator costs more than two grants
+
+
 def _unmet(grant: Grant, facts: Facts) -> Reason | None:
     reason = _unmet_by_delegation(grant, facts.scope, facts.delegation)
     if reason is None and grant.access_token is not None:

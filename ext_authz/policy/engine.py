@@ -26,6 +26,14 @@ class Matrix:
 
     grants: Mapping[Key, tuple[Grant, ...]] = field(default_factory=dict)
     denials: Mapping[Key, Rule] = field(default_factory=dict)
+    subjects: frozenset[str] = field(init=False)  # URIs of all that some cell grants something
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "subjects", frozenset(subject for subject, _, _ in self.grants))
+
+    def knows(self, subject: str) -> bool:
+        """Whether some cell grants this SPIFFE ID anything. Any text may be asked about."""
+        return subject in self.subjects
 
     def evaluate(self, request: AuthorizationRequest) -> Verdict:
         """Return the verdict on one request."""

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ext_authz.documents.models import AccessTokenMode, DelegationMode
 from ext_authz.errors import Reason
+from ext_authz.policy.rates import CellRate
 from ext_authz.policy.windows import Times
 
 _ASKING = frozenset({"required", "optional"})
@@ -26,6 +27,7 @@ class Grant(NamedTuple):
     max_hops: int | None
     times: Times | None = None  # None: always
     access_token: AccessTokenMode | None = None  # None: `authorization` is not looked at
+    rate: CellRate | None = None  # None: as often as it likes
 
     @property
     def asks_for_access_token(self) -> bool:

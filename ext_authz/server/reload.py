@@ -2,11 +2,15 @@
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from watchfiles import awatch
 
+from ext_authz.audit.event import MAX_PROBLEMS, Announcer, EventType, Severity
+from ext_authz.audit.record import Value
 from ext_authz.authorizer import Authorizer
 from ext_authz.errors import PolicyError
 from ext_authz.policy.compile import Policy, load
@@ -24,10 +28,26 @@ _LOG = logging.getLogger(__name__)
 class PolicyReloader:
     """Loads the policy directory off the event loop and swaps it in whole."""
 
-    def __init__(self, directory: Path, authorizer: Authorizer, keys: KeyFetcher) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        authorizer: Authorizer,
+        keys: KeyFetcher,
+        *,
+        announcer: Announcer,
+        told: Callable[[bool], Awaitable[None]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Reload for `authorizer` what stands in `directory`. `told` hears after each try whether it is in force."""
+        self.is_current = True  # whether the active policy is what the directory says
+        self.loaded_at = clock()  # seconds since 1970
+        self.failures = 0
         self._directory = directory
         self._authorizer = authorizer
         self._keys = keys
+        self._announcer = announcer
+        self._told = told
+        self._clock = clock
         self._elsewhere = FileWatch(authorizer.snapshot.policy.watched_files)
         self._one_at_a_time = asyncio.Lock()
 
@@ -37,14 +57,13 @@ class PolicyReloader:
             try:
                 policy = await asyncio.to_thread(load, self._directory)
             except PolicyError as error:
-                for problem in error.problems:
-                    _LOG.error("policy not reloaded: %s", problem)
-                return False
+                self._failed(error.problems)
             except Exception as error:  # noqa: BLE001  whatever a file makes the loader do, serving goes on
-                _LOG.error("policy not reloaded: %s", type(error).__name__)
-                return False
-            self._swap(policy)
-            return True
+                self._failed([type(error).__name__])
+            else:
+                self._swap(policy)
+            await self._told(self.is_current)
+            return self.is_current
 
     async def watch(self) -> None:
         """Reload whenever a file of the directory, or one that its documents name, changes; until cancelled."""
@@ -64,7 +83,21 @@ class PolicyReloader:
             if expected and self._elsewhere.is_change(await asyncio.to_thread(stamps_now, expected)):
                 await self.reload()
 
+    def _failed(self, problems: Sequence[str]) -> None:
+        for problem in problems:
+            _LOG.error("policy not reloaded: %s", problem)
+        self.is_current = False
+        self.failures += 1
+        details: dict[str, Value] = {
+            "policies": str(self._directory),
+            "policy_digest": self._authorizer.snapshot.policy.digest,
+            "problem_count": len(problems),
+            "problems": tuple(problems[:MAX_PROBLEMS]),
+        }
+        self._announcer.announce(EventType.POLICY_RELOAD_FAILED, Severity.ERROR, details)
+
     def _swap(self, policy: Policy) -> None:
+        self.is_current = True
         active = self._authorizer.snapshot
         self._elsewhere.expect(policy.watched_files)
         if policy.digest == active.policy.digest:
@@ -72,5 +105,6 @@ class PolicyReloader:
             return
         found = self._keys.follow(policy.key_sources)  # what was fetched for the old policy counts in the new one
         self._authorizer.snapshot = replace(active, policy=policy.with_keys(found))
+        self.loaded_at = self._clock()
         settle_memory()
         _LOG.info("policy reloaded: %d grants, digest %s", policy.grant_count, policy.digest[:12])

@@ -4,18 +4,21 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from ext_authz.audit.event import Announcer
 from ext_authz.audit.jsonlines import JsonLinesSink
 from ext_authz.audit.spans import otlp_sink
 from ext_authz.audit.writer import AuditWriter, Sink
 from ext_authz.authorizer import Authorizer
 from ext_authz.decision.decide import Snapshot
+from ext_authz.decision.shadow import Shadow
 from ext_authz.errors import SettingsError
 from ext_authz.identity.identify import Identifier
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
@@ -27,14 +30,18 @@ from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.server.keys import following_keys
 from ext_authz.server.listener import listening
 from ext_authz.server.memory import settle_memory
+from ext_authz.server.metrics import ServerMetrics, serving_metrics
 from ext_authz.server.reload import PolicyReloader
 from ext_authz.server.service import SERVICE_NAME, authorization_handler
+from ext_authz.server.shadow import ShadowReloader
 from ext_authz.settings import Settings
 
 # Bytes of a CheckRequest beside its body: headers, certificate, attributes. Envoy sends at most 60 KiB of headers.
 MAX_ENVELOPE_BYTES = 256 * 1024
 # Checks on one connection at a time; a sidecar that needs more opens another.
 MAX_STREAMS_PER_CONNECTION = 1024
+# The name by which grpc.health.v1 says whether the active policy is what its directory says.
+POLICY_HEALTH = "ext_authz.policy"
 # Seconds for writing the audit records that wait at the end; with the drain this stays under Kubernetes' usual limits.
 AUDIT_CLOSE_SECONDS = 3
 
@@ -72,34 +79,44 @@ async def serve(
             beside(look),
         ):
             settle_memory()
-            await _serve(settings, authorizer, keys, started)
+            await _serve(settings, authorizer, keys, recorder, started)
     finally:
         await asyncio.to_thread(recorder.close, AUDIT_CLOSE_SECONDS)
     _LOG.info("stopped")
 
 
-async def _serve(settings: Settings, authorizer: Authorizer, keys: KeyFetcher, started: Callable[[str], None]) -> None:
+async def _serve(
+    settings: Settings, authorizer: Authorizer, keys: KeyFetcher, recorder: AuditWriter, started: Callable[[str], None]
+) -> None:
     server = grpc_server(settings)
     server.add_generic_rpc_handlers(
         (authorization_handler(authorizer, authenticates_peers=settings.tls_client_ca is not None),)
     )
     health_servicer = await _add_health(server)
-    reloader = PolicyReloader(settings.policies, authorizer, keys)
+    announcer = Announcer(recorder.offer)
+    reloader = PolicyReloader(
+        settings.policies, authorizer, keys, announcer=announcer, told=_policy_health(health_servicer)
+    )
+    shadow = await _shadow(settings.shadow, authorizer, announcer)
+    reloaders: list[PolicyReloader | ShadowReloader] = [reloader, *([shadow] if shadow else [])]
+    metrics = ServerMetrics(settings, authorizer, recorder, reloader, shadow=shadow)
     stopping = _stop_on_signals()
-    with listening(server, settings) as address:
+    with serving_metrics(settings.metrics_listen, metrics) as metrics_address, listening(server, settings) as address:
         await server.start()
         async with asyncio.TaskGroup() as background:
-            _reload_on_hangup(background, reloader)
-            watching = background.create_task(reloader.watch()) if settings.watch else None
+            _reload_on_hangup(background, reloaders)
+            watching = [background.create_task(each.watch()) for each in reloaders if settings.watch]
             policy = authorizer.snapshot.policy
             _LOG.info("listening on %s: %d grants, digest %s", address, policy.grant_count, policy.digest[:12])
+            if metrics_address is not None:
+                _LOG.info("metrics on http://%s/metrics", metrics_address)
             started(address)
             await stopping.wait()
             _LOG.info("draining")
             await health_servicer.enter_graceful_shutdown()
             await server.stop(settings.drain_seconds)
-            if watching is not None:
-                watching.cancel()
+            for task in watching:
+                task.cancel()
 
 
 def grpc_server(settings: Settings) -> grpc.aio.Server:
@@ -117,10 +134,16 @@ def grpc_server(settings: Settings) -> grpc.aio.Server:
 async def _add_health(server: grpc.aio.Server) -> health.aio.HealthServicer:
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    for name in ("", SERVICE_NAME):
+    for name in ("", SERVICE_NAME, POLICY_HEALTH):
         await servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return servicer
+
+
+def _policy_health(servicer: health.aio.HealthServicer) -> Callable[[bool], Awaitable[None]]:
+    """Return what shows in health details whether the active policy is what its directory says."""
+    statuses = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
+    return lambda is_current: servicer.set(POLICY_HEALTH, statuses[is_current])
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -130,8 +153,22 @@ def _stop_on_signals() -> asyncio.Event:
     return stopping
 
 
-def _reload_on_hangup(background: asyncio.TaskGroup, reloader: PolicyReloader) -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: background.create_task(reloader.reload()))
+async def _shadow(directory: Path | None, authorizer: Authorizer, announcer: Announcer) -> ShadowReloader | None:
+    """Load the candidate of shadow mode; serving goes on whatever comes of it."""
+    if directory is None:
+        return None
+    authorizer.shadow = Shadow()
+    reloader = ShadowReloader(directory, authorizer.shadow, announcer)
+    await reloader.reload()
+    return reloader
+
+
+def _reload_on_hangup(background: asyncio.TaskGroup, reloaders: Sequence[PolicyReloader | ShadowReloader]) -> None:
+    def reload() -> None:
+        for reloader in reloaders:
+            background.create_task(reloader.reload())
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _identifier(settings: Settings) -> Identifier:

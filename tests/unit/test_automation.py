@@ -21,7 +21,9 @@ def _steps() -> Iterator[dict[str, Any]]:
         yield from job["steps"]
 
 
-LINES = [hook["entry"] for hook in HOOKS] + [step["run"] for step in _steps() if "ext-authz policy" in step.get("run", "")]
+LINES = [hook["entry"] for hook in HOOKS] + [
+    step["run"] for step in _steps() if "ext-authz policy" in step.get("run", "")
+]
 
 
 @pytest.mark.parametrize("line", LINES)

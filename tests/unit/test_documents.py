@@ -34,7 +34,7 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _BLOCK = re.compile(r"^```yaml policy\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _WRONG_BLOCK = re.compile(r"^```yaml wrong\n(.*?)^```\n\n```text\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`(?:``)?([^`]+)`")
-_COMMAND = re.compile(r"\bext-authz ((?:[a-z]+ ?)+)")
+_COMMAND = re.compile(r"\bext-authz ((?:[a-z]+(?:-[a-z]+)* ?)+)")
 _TEST_PATH = re.compile(r"`(tests/[^`\s]*)`")
 
 

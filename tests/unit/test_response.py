@@ -72,6 +72,7 @@ STATUSES = {
     "body_partial": ("deny", 413, 11),
     "body_too_large": ("deny", 413, 11),
     "body_content_type": ("deny", 415, 11),
+    "rate_exceeded": ("deny", 429, 8),
     "internal_error": ("error", 503, 14),
     "keys_unavailable": ("error", 503, 14),
     "audit_unavailable": ("error", 503, 14),

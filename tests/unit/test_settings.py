@@ -30,6 +30,7 @@ def test_defaults() -> None:
     assert merged().model_dump(exclude={"listen"}) == {
         "policies": Path("policies/default"),
         "socket_group": None,
+        "shadow": None,
         "tls_certificate": None,
         "tls_key": None,
         "tls_client_ca": None,
@@ -45,6 +46,7 @@ def test_defaults() -> None:
         "control_store": None,
         "max_control_age_seconds": 60,
         "admin_listen": None,
+        "metrics_listen": None,
         "log_level": "info",
         "log_format": "text",
         "watch": True,
@@ -274,6 +276,30 @@ def test_problem_names_the_source_that_won() -> None:
     bad_file = POLICIES | {"log_level": "loud"}
     assert merge_settings({}, {"EXT_AUTHZ_LOG_LEVEL": "error"}, bad_file).log_level == "error"
     assert merge_settings({"log_level": "error"}, {"EXT_AUTHZ_LOG_LEVEL": "loud"}, bad_file).log_level == "error"
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"metrics_listen": "unix:/run/m.sock"}, "metrics_listen: expected HOST:PORT"),
+        ({"metrics_listen": "9464"}, "metrics_listen: expected HOST:PORT"),
+        ({"metrics_listen": "::1:9464"}, "metrics_listen: expected HOST:PORT, an IPv6 address in brackets: [::1]:9001"),
+        (
+            {"metrics_listen": "0.0.0.0:9464"},
+            "`0.0.0.0:9464` shows metrics to the network: listen on loopback, or set `insecure: true`",
+        ),
+    ],
+)
+def test_wrong_metrics_address(settings: dict[str, Any], problem: str) -> None:
+    """Metrics stay on this machine unless somebody says otherwise."""
+    assert [problem] == problems_of(settings)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9464", "localhost:0", "[::1]:9464"])
+def test_metrics_address(address: str) -> None:
+    """Loopback needs no permission; any other address needs `insecure`."""
+    assert address == merged(metrics_listen=address).metrics_listen
+    assert "0.0.0.0:9464" == merged(metrics_listen="0.0.0.0:9464", insecure=True).metrics_listen
 
 
 @pytest.mark.parametrize(

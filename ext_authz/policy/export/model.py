@@ -142,6 +142,8 @@ def beyond_matrix(policy: Policy) -> Iterator[str]:
         yield f"closed {window.name} ({window.where}): no calls at all while this window is open"
     if policy.requires_timestamp:
         yield "require_timestamp: every call needs a fresh x-request-timestamp"
+    if policy.limits is not None and (policy.limits.usual is not None or policy.limits.callers):
+        yield "callers: no more calls of a caller than its rate in Limits"
 
 
 def notes_on(calls: Calls, language: str) -> Iterator[str]:
@@ -226,6 +228,8 @@ def _conditions(grant: Grant) -> Iterator[str]:
         yield f"in a chain at most {grant.max_hops} hops"
     if grant.times is not None:
         yield "the time to be inside its windows"
+    if grant.rate is not None:
+        yield f"no more calls than {grant.rate.rate.text}"
     if grant.access_token in _ACCESS_TOKEN:
         yield _ACCESS_TOKEN[grant.access_token]
     asked: Mapping[str, object] = grant._asdict()
@@ -235,4 +239,4 @@ def _conditions(grant: Grant) -> Iterator[str]:
 
 
 _ACCESS_TOKEN = {"required": "an access token", "forbidden": "no authorization header"}
-_SAID = frozenset({"rule", "delegation", "scopes", "max_hops", "times", "access_token"})
+_SAID = frozenset({"rule", "delegation", "scopes", "max_hops", "times", "access_token", "rate"})

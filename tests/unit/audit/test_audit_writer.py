@@ -9,6 +9,7 @@ import pytest
 from unit.audit.records import numbered, record_of
 
 from ext_authz.audit import writer
+from ext_authz.audit.event import Entry
 from ext_authz.audit.record import AuditRecord
 from ext_authz.audit.writer import MAX_BATCH, AuditWriter
 
@@ -26,12 +27,12 @@ class _Sink:
         self.open = threading.Event()
         self.open.set()
 
-    def write(self, records: Sequence[AuditRecord]) -> None:
+    def write(self, records: Sequence[Entry]) -> None:
         assert self.open.wait(WAIT_SECONDS)
         if self.failures:
             self.failures -= 1
             raise OSError("canary")
-        self.batches.append([record.decision_id for record in records])
+        self.batches.append([record.decision_id for record in records if isinstance(record, AuditRecord)])
 
     def close(self) -> None:
         self.closed.set()

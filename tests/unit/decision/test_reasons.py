@@ -11,6 +11,7 @@ from support.check_requests import CERTIFICATE_SHA256, QUESTION, Question, agent
 from support.conditional_policies import OUTSIDE, conditional_snapshot
 from support.delegated_policies import calling, delegated_snapshot
 from support.delegations import CRM, EVIL, MAILER, NOW, PLANNER, RETRIEVER, SESSION, World, forged, world
+from support.limited_policies import Limited, limited_policy
 from support.rpc_policies import calling as calling_rpc
 from support.rpc_policies import rpc_snapshot
 
@@ -128,12 +129,21 @@ WITH_ACCESS_TOKENS: list[tuple[Reason, Callable[[Providers], Question]]] = [
     (Reason.OIDC_SCOPE, lambda p: bearing(p.idp.token(scope="openid"))),
     (Reason.OIDC_SUBJECT, lambda p: bearing(p.idp.token(sub="other"), chain=world().root())),
 ]
+
+
+def _second_call() -> bytes:
+    limited = Limited(limited_policy("  planner-agent: {retrieval-agent: {actions: [search], rate: 1/min}}"))
+    limited.ask(QUESTION)
+    return limited.answer(QUESTION).SerializeToString()
+
+
 ELSEWHERE: dict[Reason, Callable[[], bytes]] = {
     Reason.OUTSIDE_WINDOW: lambda: new_authorizer(conditional_snapshot())[0].check(OUTSIDE.serialized()),
     Reason.INTERNAL_ERROR: lambda: new_authorizer(_broken())[0].check(QUESTION.serialized()),
     Reason.AUDIT_UNAVAILABLE: lambda: Authorizer(default_snapshot(), KeptRecords(refusing=True)).check(
         QUESTION.serialized()
     ),
+    Reason.RATE_EXCEEDED: _second_call,
     Reason.DEADLINE: lambda: new_authorizer()[0].check(QUESTION.serialized(), remaining_seconds=0),
     # On a JSON-RPC endpoint, of which the default policy has none.
     Reason.BODY_BATCH: lambda: new_authorizer(rpc_snapshot())[0].check(calling_rpc([]).serialized()),

@@ -14,6 +14,7 @@ from support.delegated_policies import POLICY, calling
 from support.delegations import NOW, STS, forged, world
 from support.key_server import KeyServer, Page, jwk, jwks
 
+from ext_authz.audit.event import Announcer
 from ext_authz.authorizer import Authorizer
 from ext_authz.client.signing import LinkSigner
 from ext_authz.pb.external_auth_pb2 import CheckResponse
@@ -399,11 +400,21 @@ def test_refresh_without_change_keeps_what_is_remembered(deciding: Deciding) -> 
     assert delegation.verifier._cache is not changed.verifier._cache
 
 
+def reloader_of(deciding: Deciding, fetcher: KeyFetcher) -> PolicyReloader:
+    """Return a reloader that tells nobody."""
+
+    async def told(_: bool) -> None:  # noqa: FBT001
+        return
+
+    announcer = Announcer(lambda _: True)
+    return PolicyReloader(deciding.directory, deciding.authorizer, fetcher, announcer=announcer, told=told)
+
+
 async def test_reload_keeps_the_keys_in_hand(deciding: Deciding) -> None:
     """A policy that is reloaded has the keys at once: no call is refused between the swap and the next fetch."""
     async with following_keys(deciding.authorizer) as fetcher:
         await heard(fetcher)
-        reloader = PolicyReloader(deciding.directory, deciding.authorizer, fetcher)
+        reloader = reloader_of(deciding, fetcher)
         deciding.write(f"{deciding.policy} # changed")
         old = deciding.authorizer.snapshot.policy
         assert await reloader.reload()
@@ -417,7 +428,7 @@ async def test_reload_while_keys_are_fetched(deciding: Deciding) -> None:
     server = deciding.server
     server.give(Page(server.slowly([jwks(jwk("sts-1", world().sts_key))], 0.3)))
     async with following_keys(deciding.authorizer) as fetcher:
-        reloader = PolicyReloader(deciding.directory, deciding.authorizer, fetcher)
+        reloader = reloader_of(deciding, fetcher)
         await until(lambda: server.asked)
         deciding.write(f"{deciding.policy} # changed")
         assert await reloader.reload()
