@@ -30,7 +30,8 @@ from ext_authz.identity.names import Names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Finding, Screen
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.constraints import denied, satisfied
+from ext_authz.policy.facts import Facts
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
@@ -60,7 +61,7 @@ class Call(NamedTuple):
     peer: SpiffeId | None = None  # the sidecar that asks, where the transport proves its identity
 
 
-class _Facts(NamedTuple):
+class _Found(NamedTuple):
     """What the stages found out before they ended."""
 
     identity: Identity | None = None
@@ -80,7 +81,7 @@ class _Facts(NamedTuple):
         return identity and action and rule and tokens and rpc and isinstance(self.findings, tuple)
 
 
-_NO_FACTS = _Facts()
+_NOTHING_FOUND = _Found()
 
 
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
@@ -95,54 +96,57 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         split("identity")
         rpc = policy.registry.endpoint(attributes, identity.resource)
         snapshot.controls.check_caller(identity.subject, call.now)
-        closed = policy.windows.closed_by(call.now) if policy.windows.closed else None
-        if closed is not None:
-            rule = Rule(closed.where, f"closed {closed.name}", denies=True)
+        rule = closed_by(policy, call.now)
+        if rule is not None:
             raise Refusal(Reason.OUTSIDE_WINDOW)
         check_peer(identity, call.peer)
         check_trust_domain(identity, policy.names)
         check_target(attributes, identity, policy.names)
-        timestamp = attributes.headers.get(REQUEST_TIMESTAMP)
-        check_freshness(timestamp, call.now, required=policy.requires_timestamp)
+        check_freshness(attributes.headers.get(REQUEST_TIMESTAMP), call.now, required=policy.requires_timestamp)
         if rpc is not None:
             rpc = read_call(rpc.protocol, attributes)
         action = policy.registry.resolve(attributes, identity.resource, rpc)
         split("action")
         request = AuthorizationRequest(identity.subject, action.name, identity.resource, Context(call.now))
-        reason, rule, grants = policy.matrix.evaluate(request)
+        verdict = policy.matrix.evaluate(request)
+        rule = verdict.rule
         split("policy")
-        if reason is not Reason.ALLOWED:
-            raise Refusal(reason)
+        if verdict.reason is not Reason.ALLOWED:
+            raise Refusal(verdict.reason)
         delegation = verify_delegation(attributes, identity, snapshot, call.now)
         has_authorization = AUTHORIZATION in attributes.headers
         if has_authorization:
-            access_token = verify_asked_access_token(attributes, grants, identity, snapshot, call.now)
+            access_token = verify_asked_access_token(attributes, verdict.grants, identity, snapshot, call.now)
             check_agreement(delegation, access_token)
         split("tokens")
-        grant = satisfied(grants, Facts(request, action.scope, delegation, access_token, has_authorization))
+        facts = Facts(
+            request, action.scope, delegation, access_token, has_authorization, attributes.headers, policy.digest
+        )
+        denial = denied(verdict.denials, facts) if verdict.denials else None
+        if denial is not None:
+            reason, rule = denial
+            raise NotAllowed(reason)
+        grant = satisfied(verdict.grants, facts)
         rule = grant.rule
         if access_token is not None and not grant.asks_for_access_token:
             access_token = None  # what the grant does not ask for adds nothing to it
         split("constraints")
         findings = scan_request(snapshot.screen, attributes, action, rpc)
         split("injection")
-        if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
-            raise TypeError("the screen did not say what it found")
-        if findings:
-            raise Refusal(Reason.INJECTION_DETECTED)
+        _check_findings(findings)
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    facts = _Facts(identity, action, rule, delegation, findings, access_token, rpc)
-    return _decision(attributes, facts, snapshot, call, ending)
+    found = _Found(identity, action, rule, delegation, findings, access_token, rpc)
+    return _decision(attributes, found, snapshot, call, ending)
 
 
 def refuse(attributes: Attributes, snapshot: Snapshot, call: Call, error: Exception) -> Decision:
     """Return the decision on a request whose attributes could not be read. `attributes` is what was salvaged."""
-    return _decision(attributes, _NO_FACTS, snapshot, call, error)
+    return _decision(attributes, _NOTHING_FOUND, snapshot, call, error)
 
 
 def _decision(
-    attributes: Attributes, facts: _Facts, snapshot: Snapshot, call: Call, ending: Exception | None
+    attributes: Attributes, found: _Found, snapshot: Snapshot, call: Call, ending: Exception | None
 ) -> Decision:
     """Turn the way in which the stages ended into a decision."""
     reason, detail, fault = Reason.ALLOWED, "", ""
@@ -150,25 +154,25 @@ def _decision(
         reason, detail = ending.reason, ending.detail
     elif ending is not None:
         reason, fault = Reason.INTERNAL_ERROR, place_of(ending)
-        facts = facts if facts.are_sound() else _NO_FACTS
+        found = found if found.are_sound() else _NOTHING_FOUND
     return Decision(
         decision_id=call.decision_id,
         decided_at=call.now,
         reason=reason,
         detail=detail or reason.meaning.sentence,
         attributes=attributes,
-        identity=facts.identity,
-        action=facts.action,
-        rule=facts.rule,
-        delegation=facts.delegation,
-        findings=facts.findings,
+        identity=found.identity,
+        action=found.action,
+        rule=found.rule,
+        delegation=found.delegation,
+        findings=found.findings,
         policy_digest=snapshot.policy.digest,
         durations_ns=tuple(call.stopwatch.durations_ns),
         elapsed_ns=call.stopwatch.elapsed_ns,
         fault=fault,
-        access_token=facts.access_token,
+        access_token=found.access_token,
         needed_scopes=ending.scopes if isinstance(ending, InsufficientScope) else (),
-        rpc=facts.rpc,
+        rpc=found.rpc,
     )
 
 
@@ -184,6 +188,19 @@ def check_peer(identity: Identity, peer: SpiffeId | None) -> None:
     """Refuse a sidecar that asks about another workload than its own: it could make up any attributes."""
     if peer is not None and peer != identity.resource:
         raise Refusal(Reason.IDENTITY_MISMATCH, "the sidecar that asks is not the one of the workload reached")
+
+
+def _check_findings(findings: tuple[Finding, ...]) -> None:
+    if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
+        raise TypeError("the screen did not say what it found")
+    if findings:
+        raise Refusal(Reason.INJECTION_DETECTED)
+
+
+def closed_by(policy: Policy, now: float) -> Rule | None:
+    """Return the rule that forbids every call now, if there is one."""
+    window = policy.windows.closed_by(now) if policy.windows.closed else None
+    return None if window is None else Rule(window.where, f"closed {window.name}", denies=True)
 
 
 def check_trust_domain(identity: Identity, names: Names) -> None:

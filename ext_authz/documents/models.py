@@ -79,6 +79,10 @@ WINDOW_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 START_PATTERN = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]$"
 END_PATTERN = r"^(?:(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 
+# A condition in CEL: characters. Longer ones are not understood by those who review them.
+MAX_EXPRESSION_CHARACTERS = 1024
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION_CHARACTERS)]
+
 WindowName = Annotated[str, StringConstraints(pattern=WINDOW_NAME_PATTERN)]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -99,6 +103,7 @@ class Cell(Model):
     during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # at least one of these windows is open
     not_during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # none of these is
     access_token: AccessTokenMode | None = None  # absent: what the action says
+    when: Expression | None = None  # and this is true
 
 
 # Short cells with at most so many actions are made once for all places where they stand: a large matrix says the same few
@@ -129,6 +134,7 @@ class DenyRule(Model):
     subject: Name
     resource: Name
     action: DeniedAction
+    when: Expression | None = None  # absent: always
     because: Annotated[str, StringConstraints(max_length=500)] = ""
 
 
@@ -401,7 +407,7 @@ PLANNED_KINDS = frozenset(
 )
 PLANNED_KEYS = frozenset(
     {
-        *("rate", "when"),  # of a cell
+        "rate",  # of a cell
         "mode",  # of a document
         "budget",  # of an action
     }

@@ -16,9 +16,11 @@ from ext_authz.errors import PolicyError
 from ext_authz.garbage import collection_paused
 from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
+from ext_authz.policy.conditions import Condition, ConditionCompiler
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
+from ext_authz.policy.expression import ExpressionError
 from ext_authz.policy.invariants import check_invariants
-from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.policy.verdict import Denial, Grant, Rule
 from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.key_files import Stamps
@@ -64,6 +66,11 @@ class Policy:
         """Number of (subject, resource, action) triples that some cell grants."""
         return len(self.matrix.grants)
 
+    @property
+    def denial_count(self) -> int:
+        """Number of (subject, resource, action) triples that some deny rule names."""
+        return len(self.matrix.denials.keys() | self.matrix.conditional.keys())
+
 
 def load(directory: Path) -> Policy:
     """Read and compile a policy directory. Raises PolicyError with all problems."""
@@ -87,7 +94,8 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
         matrix.add(source)
     # Taken out one by one: the largest part of a policy is never there twice.
     grants = {key: tuple(matrix.grants.pop(key)) for key in tuple(matrix.grants)}
-    compiled = Matrix(grants, matrix.denials)
+    conditional = {key: tuple(found) for key, found in matrix.conditional.items()}
+    compiled = Matrix(grants, matrix.denials, conditional)
     check_invariants(documents, names, compiled, problems)
     if problems:
         raise PolicyError(problems)
@@ -130,6 +138,8 @@ class _MatrixCompiler:
     ) -> None:
         self.grants: dict[Key, list[Grant]] = {}
         self.denials: dict[Key, Rule] = {}
+        self.conditional: dict[Key, list[Denial]] = {}
+        self._conditions = ConditionCompiler()
         self._names = names
         self._registry = registry
         self._windows = windows
@@ -180,6 +190,7 @@ class _MatrixCompiler:
         resource = self._resolve(cell_name[1], partial(source.locate_key, *steps))
         where = source.rule_place(*steps)
         times = self._times(source, steps, cell)
+        when = self._condition(cell.when, partial(source.locate, *steps, "when"), in_deny_rule=False)
         if cell.delegation == "required" and self._usual is None:
             here = source.locate(*steps, "delegation")
             self._problems.append(f"{here}: no chain can be verified: add a Delegation document that says whose count")
@@ -197,6 +208,7 @@ class _MatrixCompiler:
                 scopes=scopes,
                 max_hops=cell.max_hops,
                 times=times,
+                when=when,
                 access_token=cell.access_token or (registered.access_token if registered else None),
             )
             for subject in subjects:
@@ -223,15 +235,30 @@ class _MatrixCompiler:
         resource = self._resolve(denial.resource, partial(source.locate, *steps, "resource"))
         if denial.action != EVERY_ACTION:
             self._check_action(denial.action, source.locate(*steps, "action"))
-        because = f" because {denial.because}" if denial.because else ""
+        when = self._condition(denial.when, partial(source.locate, *steps, "when"), in_deny_rule=True)
+        because = f" when {denial.when}" if denial.when else ""
+        because += f" because {denial.because}" if denial.because else ""
         rule = Rule(
             source.rule_place(*steps),
             f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}",
             denies=True,
         )
         for subject in subjects:
-            if resource is not None:
-                self.denials.setdefault((subject.uri, resource.uri, denial.action), rule)
+            if resource is None:
+                continue
+            key = (subject.uri, resource.uri, denial.action)
+            if denial.when is None:
+                self.denials.setdefault(key, rule)
+            elif when is not None:
+                self.conditional.setdefault(key, []).append(Denial(rule, when))
+
+    def _condition(self, text: str | None, here: Callable[[], str], *, in_deny_rule: bool) -> Condition | None:
+        """Return the condition of a text; None with a problem, which keeps the policy from being used."""
+        try:
+            return None if text is None else self._conditions.compile(text, in_deny_rule=in_deny_rule)
+        except ExpressionError as error:
+            self._problems.append(f"{here()}: `when`: {error}")
+            return None
 
     def _check_action(self, action: str, here: str) -> None:
         if action not in self._registry.actions:
