@@ -32,6 +32,7 @@ from ext_authz.injection.screen import Finding, Screen
 from ext_authz.policy.compile import Policy
 from ext_authz.policy.constraints import denied, satisfied
 from ext_authz.policy.facts import Facts
+from ext_authz.policy.federation import Federation
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
@@ -100,7 +101,7 @@ def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
         if rule is not None:
             raise Refusal(Reason.OUTSIDE_WINDOW)
         check_peer(identity, call.peer)
-        check_trust_domain(identity, policy.names)
+        check_trust_domain(identity, policy.federation)
         check_target(attributes, identity, policy.names)
         check_freshness(attributes.headers.get(REQUEST_TIMESTAMP), call.now, required=policy.requires_timestamp)
         if rpc is not None:
@@ -203,8 +204,8 @@ def closed_by(policy: Policy, now: float) -> Rule | None:
     return None if window is None else Rule(window.where, f"closed {window.name}", denies=True)
 
 
-def check_trust_domain(identity: Identity, names: Names) -> None:
-    if identity.subject.trust_domain != names.trust_domain:
+def check_trust_domain(identity: Identity, federation: Federation) -> None:
+    if not federation.admits(identity.subject):
         raise Refusal(Reason.TRUST_DOMAIN)
 
 

@@ -175,7 +175,7 @@ def _peer(walk: _Walk) -> str:
 
 
 def _trust_domain(walk: _Walk) -> str:
-    check_trust_domain(walk.identity, walk.snapshot.policy.names)
+    check_trust_domain(walk.identity, walk.snapshot.policy.federation)
     return walk.identity.subject.trust_domain
 
 

@@ -385,10 +385,28 @@ class TimeWindows(Model):
     closed: list[WindowName] = []  # no calls at all in these
 
 
-PolicyModel = PermissionMatrix | ActionRegistry | Delegation | IdentityProviders | TimeWindows | TestSuite
+class TrustDomain(Model):
+    """What callers of another trust domain may be granted."""
+
+    subjects: Annotated[list[Name], Field(min_length=1)] | None = None  # paths in it; absent: any
+    actions: Annotated[list[ActionName], Field(min_length=1)] | None = None  # absent: any
+
+
+class TrustDomains(Model):
+    """The other trust domains whose callers the matrix may name."""
+
+    kind: Literal["TrustDomains"]
+    version: Literal[1] = 1
+    trust_domains: Annotated[dict[Name, TrustDomain], Field(min_length=1)]
+
+
+PolicyModel = (
+    PermissionMatrix | ActionRegistry | Delegation | IdentityProviders | TimeWindows | TrustDomains | TestSuite
+)
 
 POLICY_KINDS: dict[str, type[PolicyModel]] = {
     "TimeWindows": TimeWindows,
+    "TrustDomains": TrustDomains,
     "Delegation": Delegation,
     "IdentityProviders": IdentityProviders,
     "TestSuite": TestSuite,
@@ -402,7 +420,6 @@ PLANNED_KINDS = frozenset(
         "EgressAllowlist",
         "InjectionGuard",
         "Limits",
-        "TrustDomains",
     }
 )
 PLANNED_KEYS = frozenset(

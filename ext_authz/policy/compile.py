@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ext_authz.action.compile import compile_registry
 from ext_authz.action.registry import Registry
@@ -19,6 +20,7 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.conditions import Condition, ConditionCompiler
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.expression import ExpressionError
+from ext_authz.policy.federation import Federation, compile_federation
 from ext_authz.policy.invariants import check_invariants
 from ext_authz.policy.verdict import Denial, Grant, Rule
 from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
@@ -40,6 +42,7 @@ class Policy:
     windows: Windows = field(default_factory=Windows)
     requires_timestamp: bool = False
     providers: ProviderPolicy | None = None  # None: no access token can be verified
+    federation: Federation = field(default_factory=Federation)
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
@@ -89,7 +92,8 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     if delegation is not None:
         usual = "required" if delegation.required else "optional"
     windows = compile_windows(documents, problems)
-    matrix = _MatrixCompiler(names, registry, windows, usual, problems)
+    federation = compile_federation(documents, names, registry.actions, problems)
+    matrix = _MatrixCompiler(_Vocabulary(names, registry, windows, federation, usual), problems)
     for source in documents.of(PermissionMatrix):
         matrix.add(source)
     # Taken out one by one: the largest part of a policy is never there twice.
@@ -104,7 +108,7 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     for keys in (delegation, providers):
         if keys is not None:
             digest = hashlib.sha256(f"{digest} {keys.digest}".encode()).hexdigest()
-    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp, providers)
+    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp, providers, federation)
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
@@ -130,20 +134,25 @@ def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
     return names
 
 
+class _Vocabulary(NamedTuple):
+    """What the documents of other kinds say that cells and deny rules build on."""
+
+    names: Names
+    registry: Registry
+    windows: Windows
+    federation: Federation
+    usual: DelegationMode | None  # None: there is no Delegation document
+
+
 class _MatrixCompiler:
     """Collects grants and denials of all PermissionMatrix documents."""
 
-    def __init__(
-        self, names: Names, registry: Registry, windows: Windows, usual: DelegationMode | None, problems: list[str]
-    ) -> None:
+    def __init__(self, vocabulary: _Vocabulary, problems: list[str]) -> None:
         self.grants: dict[Key, list[Grant]] = {}
         self.denials: dict[Key, Rule] = {}
         self.conditional: dict[Key, list[Denial]] = {}
         self._conditions = ConditionCompiler()
-        self._names = names
-        self._registry = registry
-        self._windows = windows
-        self._usual = usual
+        self._names, self._registry, self._windows, self._federation, self._usual = vocabulary
         self._problems = problems
         # Each name is read once, and each set kept once: a large matrix has few of them, and many cells.
         self._known: dict[str, SpiffeId] = {}
@@ -196,10 +205,17 @@ class _MatrixCompiler:
             self._problems.append(f"{here}: no chain can be verified: add a Delegation document that says whose count")
         scopes = self._scopes.setdefault(frozenset(cell.scopes), frozenset(cell.scopes))
         for index, action in enumerate(cell.actions):
-            if action not in self._registry.actions:
+            objections = [(each, self._federation.objection(each, action)) for each in subjects]
+            if action not in self._registry.actions or any(objection for _, objection in objections):
                 # The place of a short cell's action, else of the long form's.
                 place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
-                self._check_action(action, f"{source.path}:{place.line}:{place.column}")
+                here = f"{source.path}:{place.line}:{place.column}"
+                self._check_action(action, here)
+                self._problems.extend(
+                    f"{here}: {quoted(subject.uri)} cannot be granted this: {objection}"
+                    for subject, objection in objections
+                    if objection
+                )
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
             registered = self._registry.actions.get(action)
             grant = Grant(

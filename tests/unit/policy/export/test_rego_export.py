@@ -48,6 +48,6 @@ def test_exports_know_every_part_of_a_policy() -> None:
     matrix, beyond, nothing = (
         {"names", "registry", "matrix"},
         {"windows", "requires_timestamp"},
-        {"delegation", "providers", "digest"},
+        {"delegation", "providers", "digest", "federation"},
     )
     assert matrix | beyond | nothing == {each.name for each in fields(Policy)}
