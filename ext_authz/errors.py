@@ -90,6 +90,7 @@ class Reason(StrEnum):
     NOT_IN_MATRIX = "not_in_matrix"
     DENIED_BY_RULE = "denied_by_rule"
     OUTSIDE_WINDOW = "outside_window"
+    CONDITION_FALSE = "condition_false"
     TIMESTAMP_STALE = "timestamp_stale"
     EGRESS_DENIED = "egress_denied"
     INJECTION_DETECTED = "injection_detected"
@@ -107,6 +108,7 @@ class Reason(StrEnum):
     BODY_CONTENT_TYPE = "body_content_type"
     RATE_EXCEEDED = "rate_exceeded"
     INTERNAL_ERROR = "internal_error"
+    CONDITION_ERROR = "condition_error"
     KEYS_UNAVAILABLE = "keys_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     STORE_UNAVAILABLE = "store_unavailable"
@@ -185,6 +187,7 @@ MEANINGS = {
     Reason.NOT_IN_MATRIX: _forbidden("no rule grants this action on this resource to the caller"),
     Reason.DENIED_BY_RULE: _forbidden("a rule denies this action on this resource to the caller"),
     Reason.OUTSIDE_WINDOW: _forbidden("this call is not allowed at this time"),
+    Reason.CONDITION_FALSE: _forbidden("the condition of the rule that would allow this call does not hold"),
     Reason.TIMESTAMP_STALE: _forbidden("x-request-timestamp is too old or lies ahead; send the time of this request"),
     Reason.EGRESS_DENIED: _forbidden("no rule lets this workload call out"),
     Reason.INJECTION_DETECTED: _bad_request("the request carries text that tries to instruct the agent"),
@@ -202,6 +205,7 @@ MEANINGS = {
     Reason.BODY_CONTENT_TYPE: _bad_body(415, "a JSON-RPC call has the content type application/json"),
     Reason.RATE_EXCEEDED: _too_often("more calls than the rate of this call allows; try again after the seconds in retry-after"),
     Reason.INTERNAL_ERROR: _error("the authorization server failed; nothing was decided"),
+    Reason.CONDITION_ERROR: _error("a condition of the policy could not be evaluated; nothing was decided"),
     Reason.KEYS_UNAVAILABLE: _error("a token came and cannot be verified here; send none where none is needed"),
     Reason.AUDIT_UNAVAILABLE: _error("the decision could not be recorded, so it was withdrawn"),
     Reason.STORE_UNAVAILABLE: _error("the control store cannot be used, and this call needs it"),

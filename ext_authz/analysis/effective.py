@@ -29,6 +29,7 @@ class Entry(NamedTuple):
     action: str  # "*": every action, of a denial that no grant meets
     grants: tuple[Granted, ...]
     denial: Rule | None  # beats every grant
+    denials_when: tuple[Rule, ...] = ()  # beat every grant where their conditions say so
 
     @property
     def is_allowed(self) -> bool:
@@ -44,7 +45,9 @@ class Entry(NamedTuple):
 def effective(survey: Survey) -> list[Entry]:
     """Return every entry, sorted by subject, resource and action. Subjects and resources are SPIFFE IDs."""
     grants = _grants(survey)
-    entries = [Entry(*key, tuple(found), survey.denial_of(*key)) for key, found in grants.items()]
+    entries = [
+        Entry(*key, tuple(found), survey.denial_of(*key), survey.denials_when(*key)) for key, found in grants.items()
+    ]
     met = {(entry.subject, entry.resource, name) for entry in entries for name in (entry.action, EVERY_ACTION)}
     entries += [Entry(*key, (), rule) for key, rule in survey.policy.matrix.denials.items() if key not in met]
     return sorted(entries, key=lambda entry: entry[:3])

@@ -188,9 +188,15 @@ def _deny_covered(survey: Survey) -> _Found:
 
 def _covers(one: WrittenDenial, other: WrittenDenial, *, later: bool) -> bool:
     """Whether `one` denies all that `other` does; of two that deny the same, the first covers the second."""
+    if one.rule.when is not None and one.rule.when != other.rule.when:
+        return False
     if one.rule.action not in (EVERY_ACTION, other.rule.action) or not set(one.subjects) >= set(other.subjects):
         return False
-    same = one.rule.action == other.rule.action and set(one.subjects) == set(other.subjects)
+    same = (
+        one.rule.action == other.rule.action
+        and one.rule.when == other.rule.when
+        and set(one.subjects) == set(other.subjects)
+    )
     return not (same and later)
 
 

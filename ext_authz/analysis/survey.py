@@ -112,6 +112,12 @@ class Survey:
         denials = self.policy.matrix.denials
         return denials.get((subject, resource, action)) or denials.get((subject, resource, EVERY_ACTION))
 
+    def denials_when(self, subject: str, resource: str, action: str) -> tuple[Rule, ...]:
+        """Return the deny rules with conditions that are about a call."""
+        found = self.policy.matrix.conditional
+        keys = ((subject, resource, action), (subject, resource, EVERY_ACTION))
+        return tuple(denial.rule for key in keys for denial in found.get(key, ()))
+
     def sorted_names(self, workloads: Iterable[str]) -> list[str]:
         """Return the names of SPIFFE IDs, in alphabetical order."""
         return sorted(map(self.names.name_of, workloads))

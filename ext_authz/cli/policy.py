@@ -39,6 +39,6 @@ def validate(directory: Annotated[Path, typer.Argument(help="Directory of policy
         policy = compile_policy(documents)
         compile_suites(documents, policy)
     typer.echo(
-        f"{directory}: ok (grants: {policy.grant_count}, denials: {len(policy.matrix.denials)}, "
+        f"{directory}: ok (grants: {policy.grant_count}, denials: {policy.denial_count}, "
         f"actions: {len(policy.registry.actions)}, digest: {policy.digest[:12]})"
     )

@@ -99,7 +99,8 @@ def _asks(entry: Entry) -> str:
     ways = dict.fromkeys(
         "; ".join(f"{key} {_value(value)}" for key, value in each.asks.items()) for each in entry.grants
     )
-    return "" if "" in ways else " or ".join(ways)
+    unless = [f"unless {rule.where} denies" for rule in entry.denials_when]
+    return "; ".join([*([] if "" in ways else [" or ".join(ways)]), *unless])
 
 
 def _value(value: Any) -> str:
@@ -114,4 +115,5 @@ def _members(entry: Entry, names: Names) -> Mapping[str, Any]:
         "allowed": entry.is_allowed,
         "grants": [{"rule": granted.where, "asks": granted.asks} for granted in entry.grants],
         "denied_by": None if entry.denial is None else entry.denial.where,
+        "denied_by_when": [rule.where for rule in entry.denials_when],
     }

@@ -34,7 +34,9 @@ from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.injection.screen import Finding, Screen
 from ext_authz.limits.limiter import Limiter
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.constraints import Facts, all_satisfied, any_asks, satisfied
+from ext_authz.policy.constraints import all_satisfied, any_asks, denied, satisfied
+from ext_authz.policy.facts import Facts
+from ext_authz.policy.federation import Federation
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
@@ -66,7 +68,7 @@ class Call(NamedTuple):
     seen: Seen | None = None  # what costly stages came to, where another policy looks at the same request
 
 
-class _Facts(NamedTuple):
+class _Found(NamedTuple):
     """What the stages found out before they ended."""
 
     identity: Identity | None = None
@@ -87,26 +89,26 @@ class _Facts(NamedTuple):
         return identity and action and rule and tokens and rpc and isinstance(self.findings, tuple)
 
 
-_NO_FACTS = _Facts()
+_NOTHING_FOUND = _Found()
 
 
 def decide(attributes: Attributes, snapshot: Snapshot, call: Call) -> Decision:
     """Decide one request. Never raises."""
-    facts, ending = _run_stages(attributes, snapshot, call)
-    return _decision(attributes, facts, snapshot, call, ending)
+    found, ending = _run_stages(attributes, snapshot, call)
+    return _decision(attributes, found, snapshot, call, ending)
 
 
 def judge(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[Reason, Rule | None]:
     """Return the reason and the rule that `decide` would come to, without the rest. Never raises."""
-    facts, ending = _run_stages(attributes, snapshot, call)
+    found, ending = _run_stages(attributes, snapshot, call)
     if ending is None:
-        return Reason.ALLOWED, facts.rule
+        return Reason.ALLOWED, found.rule
     if isinstance(ending, NotAllowed):
-        return ending.reason, facts.rule
-    return Reason.INTERNAL_ERROR, facts.rule if facts.are_sound() else None
+        return ending.reason, found.rule
+    return Reason.INTERNAL_ERROR, found.rule if found.are_sound() else None
 
 
-def _run_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[_Facts, Exception | None]:
+def _run_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[_Found, Exception | None]:
     """Run the stages, and return what they found out and what ended them; None when all allow."""
     policy, split = snapshot.policy, call.stopwatch.split
     identity = action = rule = delegation = access_token = rpc = None
@@ -119,51 +121,54 @@ def _run_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple
         split("identity")
         rpc = policy.registry.endpoint(attributes, identity.resource)
         snapshot.controls.check_caller(identity.subject, call.now)
-        closed = policy.windows.closed_by(call.now) if policy.windows.closed else None
-        if closed is not None:
-            rule = Rule(closed.where, f"closed {closed.name}", denies=True)
+        rule = closed_by(policy, call.now)
+        if rule is not None:
             raise Refusal(Reason.OUTSIDE_WINDOW)
         _check_request(attributes, identity, policy, call)
         rpc = _read_call(rpc, attributes, call)
         action = policy.registry.resolve(attributes, identity.resource, rpc)
         split("action")
         request = AuthorizationRequest(identity.subject, action.name, identity.resource, Context(call.now))
-        reason, rule, grants = policy.matrix.evaluate(request)
+        verdict = policy.matrix.evaluate(request)
+        rule = verdict.rule
         split("policy")
-        if reason is not Reason.ALLOWED:
-            raise Refusal(reason)
+        if verdict.reason is not Reason.ALLOWED:
+            raise Refusal(verdict.reason)
         delegation = _delegation(attributes, identity, snapshot, call)
         has_authorization = AUTHORIZATION in attributes.headers
         if has_authorization:
-            access_token = _access_token(attributes, grants, identity, snapshot, call)
+            access_token = _access_token(attributes, verdict.grants, identity, snapshot, call)
             check_agreement(delegation, access_token)
         split("tokens")
-        given = Facts(request, action.scope, delegation, access_token, has_authorization)
-        grant = satisfied(grants, given)
-        rule, choices = grant.rule, all_satisfied(grants, given) if grant.rate is not None else ()
+        facts = Facts(
+            request, action.scope, delegation, access_token, has_authorization, attributes.headers, policy.digest
+        )
+        denial = denied(verdict.denials, facts) if verdict.denials else None
+        if denial is not None:
+            reason, rule = denial
+            raise NotAllowed(reason)
+        grant = satisfied(verdict.grants, facts)
+        rule, choices = grant.rule, all_satisfied(verdict.grants, facts) if grant.rate is not None else ()
         if access_token is not None and not any_asks(choices or (grant,)):
             access_token = None  # what the grant does not ask for adds nothing to it
         split("constraints")
         findings = _screen(attributes, action, rpc, snapshot, call)
         split("injection")
-        if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
-            raise TypeError("the screen did not say what it found")
-        if findings:
-            raise Refusal(Reason.INJECTION_DETECTED)
+        _check_findings(findings)
     except NotAllowed as error:
         ending = error.with_traceback(None)  # it holds every frame up to here: work for the collector
     except Exception as error:  # noqa: BLE001  rule 3
         ending = error
-    return _Facts(identity, action, rule, delegation, findings, choices, access_token, rpc), ending
+    return _Found(identity, action, rule, delegation, findings, choices, access_token, rpc), ending
 
 
 def refuse(attributes: Attributes, snapshot: Snapshot, call: Call, error: Exception) -> Decision:
     """Return the decision on a request whose attributes could not be read. `attributes` is what was salvaged."""
-    return _decision(attributes, _NO_FACTS, snapshot, call, error)
+    return _decision(attributes, _NOTHING_FOUND, snapshot, call, error)
 
 
 def _decision(
-    attributes: Attributes, facts: _Facts, snapshot: Snapshot, call: Call, ending: Exception | None
+    attributes: Attributes, found: _Found, snapshot: Snapshot, call: Call, ending: Exception | None
 ) -> Decision:
     """Turn the way in which the stages ended into a decision."""
     reason, detail, fault, retry_after_seconds = Reason.ALLOWED, "", "", 0
@@ -171,27 +176,27 @@ def _decision(
         reason, detail, retry_after_seconds = ending.reason, ending.detail, ending.retry_after_seconds
     elif ending is not None:
         reason, fault = Reason.INTERNAL_ERROR, place_of(ending)
-        facts = facts if facts.are_sound() else _NO_FACTS
+        found = found if found.are_sound() else _NOTHING_FOUND
     return Decision(
         decision_id=call.decision_id,
         decided_at=call.now,
         reason=reason,
         detail=detail or reason.meaning.sentence,
         attributes=attributes,
-        identity=facts.identity,
-        action=facts.action,
-        rule=facts.rule,
-        delegation=facts.delegation,
-        findings=facts.findings,
+        identity=found.identity,
+        action=found.action,
+        rule=found.rule,
+        delegation=found.delegation,
+        findings=found.findings,
         policy_digest=snapshot.policy.digest,
         durations_ns=tuple(call.stopwatch.durations_ns),
         elapsed_ns=call.stopwatch.elapsed_ns,
         fault=fault,
-        choices=facts.choices,
+        choices=found.choices,
         retry_after_seconds=retry_after_seconds,
-        access_token=facts.access_token,
+        access_token=found.access_token,
         needed_scopes=ending.scopes if isinstance(ending, InsufficientScope) else (),
-        rpc=facts.rpc,
+        rpc=found.rpc,
     )
 
 
@@ -203,7 +208,7 @@ def _admit(attributes: Attributes, snapshot: Snapshot, call: Call) -> None:
 
 def _check_request(attributes: Attributes, identity: Identity, policy: Policy, call: Call) -> None:
     check_peer(identity, call.peer)
-    check_trust_domain(identity, policy.names)
+    check_trust_domain(identity, policy.federation)
     check_target(attributes, identity, policy.names)
     check_freshness(attributes.headers.get(REQUEST_TIMESTAMP), call.now, required=policy.requires_timestamp)
 
@@ -273,8 +278,21 @@ def check_peer(identity: Identity, peer: SpiffeId | None) -> None:
         raise Refusal(Reason.IDENTITY_MISMATCH, "the sidecar that asks is not the one of the workload reached")
 
 
-def check_trust_domain(identity: Identity, names: Names) -> None:
-    if identity.subject.trust_domain != names.trust_domain:
+def _check_findings(findings: tuple[Finding, ...]) -> None:
+    if not isinstance(findings, tuple):  # an empty one says that nothing was found; nothing else does
+        raise TypeError("the screen did not say what it found")
+    if findings:
+        raise Refusal(Reason.INJECTION_DETECTED)
+
+
+def closed_by(policy: Policy, now: float) -> Rule | None:
+    """Return the rule that forbids every call now, if there is one."""
+    window = policy.windows.closed_by(now) if policy.windows.closed else None
+    return None if window is None else Rule(window.where, f"closed {window.name}", denies=True)
+
+
+def check_trust_domain(identity: Identity, federation: Federation) -> None:
+    if not federation.admits(identity.subject):
         raise Refusal(Reason.TRUST_DOMAIN)
 
 

@@ -30,9 +30,10 @@ from ext_authz.decision.screening import scan_request
 from ext_authz.errors import NotAllowed, Reason, Refusal
 from ext_authz.faults import place_of
 from ext_authz.identity.identify import Identity
-from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.constraints import denied, satisfied
+from ext_authz.policy.facts import Facts
 from ext_authz.policy.request import AuthorizationRequest, Context
-from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.policy.verdict import Denial, Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
@@ -99,6 +100,7 @@ class _Walk:
     rpc: RpcCall | None = None
     action: Action | None = None
     grants: tuple[Grant, ...] = ()
+    denials: tuple[Denial, ...] = ()
     delegation: Delegation | None = None
     access_token: AccessToken | None = None
     delegation_is_known: bool = False
@@ -123,8 +125,16 @@ class _Walk:
     def facts(self) -> Facts:
         if self.action is None or not self.has_all_tokens:
             raise _NotReachedError
-        has_authorization = AUTHORIZATION in self.attributes.headers
-        return Facts(self.request, self.action.scope, self.delegation, self.access_token, has_authorization)
+        headers = self.attributes.headers
+        return Facts(
+            self.request,
+            self.action.scope,
+            self.delegation,
+            self.access_token,
+            has_authorization=AUTHORIZATION in headers,
+            asserted=headers,
+            policy_digest=self.snapshot.policy.digest,
+        )
 
     @property
     def has_all_tokens(self) -> bool:
@@ -165,7 +175,7 @@ def _peer(walk: _Walk) -> str:
 
 
 def _trust_domain(walk: _Walk) -> str:
-    check_trust_domain(walk.identity, walk.snapshot.policy.names)
+    check_trust_domain(walk.identity, walk.snapshot.policy.federation)
     return walk.identity.subject.trust_domain
 
 
@@ -199,7 +209,7 @@ def _action(walk: _Walk) -> str:
 
 def _policy(walk: _Walk) -> str:
     matrix, request = walk.snapshot.policy.matrix, walk.request
-    walk.grants = replace(matrix, denials={}).evaluate(request).grants
+    walk.grants, walk.denials = replace(matrix, denials={}).evaluate(request)[2:]
     verdict = matrix.evaluate(request)
     walk.rule = verdict.rule
     if verdict.reason is not Reason.ALLOWED:
@@ -236,6 +246,10 @@ def _constraints(walk: _Walk) -> str:
     facts = walk.facts
     if not walk.grants:
         raise _NotReachedError
+    denial = denied(walk.denials, facts)
+    if denial is not None:
+        reason, walk.rule = denial
+        raise NotAllowed(reason)
     walk.rule = walk.grants[0].rule
     walk.rule = satisfied(walk.grants, facts).rule
     return ""

@@ -82,6 +82,10 @@ WINDOW_NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 START_PATTERN = r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]$"
 END_PATTERN = r"^(?:(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"
 
+# A condition in CEL: characters. Longer ones are not understood by those who review them.
+MAX_EXPRESSION_CHARACTERS = 1024
+Expression = Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION_CHARACTERS)]
+
 WindowName = Annotated[str, StringConstraints(pattern=WINDOW_NAME_PATTERN)]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -103,6 +107,7 @@ class Cell(Model):
     not_during: Annotated[list[WindowName], Field(min_length=1)] | None = None  # none of these is
     access_token: AccessTokenMode | None = None  # absent: what the action says
     rate: RateText | None = None  # of each subject; absent: no limit
+    when: Expression | None = None  # and this is true
 
 
 # Short cells with at most so many actions are made once for all places where they stand: a large matrix says the same few
@@ -133,6 +138,7 @@ class DenyRule(Model):
     subject: Name
     resource: Name
     action: DeniedAction
+    when: Expression | None = None  # absent: always
     because: Annotated[str, StringConstraints(max_length=500)] = ""
 
 
@@ -393,10 +399,28 @@ class Limits(Model):
     failed_verifications: RateText | None = None  # tokens of each caller that did not hold
 
 
-PolicyModel = PermissionMatrix | ActionRegistry | Delegation | IdentityProviders | Limits | TimeWindows | TestSuite
+class TrustDomain(Model):
+    """What callers of another trust domain may be granted."""
+
+    subjects: Annotated[list[Name], Field(min_length=1)] | None = None  # paths in it; absent: any
+    actions: Annotated[list[ActionName], Field(min_length=1)] | None = None  # absent: any
+
+
+class TrustDomains(Model):
+    """The other trust domains whose callers the matrix may name."""
+
+    kind: Literal["TrustDomains"]
+    version: Literal[1] = 1
+    trust_domains: Annotated[dict[Name, TrustDomain], Field(min_length=1)]
+
+
+PolicyModel = (
+    PermissionMatrix | ActionRegistry | Delegation | IdentityProviders | Limits | TimeWindows | TrustDomains | TestSuite
+)
 
 POLICY_KINDS: dict[str, type[PolicyModel]] = {
     "TimeWindows": TimeWindows,
+    "TrustDomains": TrustDomains,
     "Delegation": Delegation,
     "IdentityProviders": IdentityProviders,
     "Limits": Limits,
@@ -410,12 +434,10 @@ PLANNED_KINDS = frozenset(
     {
         "EgressAllowlist",
         "InjectionGuard",
-        "TrustDomains",
     }
 )
 PLANNED_KEYS = frozenset(
     {
-        "when",  # of a cell
         "mode",  # of a document
         "budget",  # of an action
     }

@@ -4,12 +4,13 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ext_authz.decision.controls import NO_CONTROLS, Controls
-from ext_authz.errors import NotAllowed, Reason, Refusal
+from ext_authz.errors import NotAllowed, Reason, Refusal, Undecided
 from ext_authz.exchange.keys import KeyRing
 from ext_authz.exchange.refusal import ErrorCode, ExchangeRefusal, unavailable
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.constraints import denied, satisfied
+from ext_authz.policy.facts import Facts
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.tokens.chain import DelegationTrust, LinkCache
 from ext_authz.tokens.keys import NO_KEYS, KeySet, TrustedKeys
@@ -79,7 +80,11 @@ def check_client(client: SpiffeId, snapshot: ExchangeSnapshot, now: float) -> No
         action = policy.registry.actions.get(EXCHANGE_ACTION)
         if verdict.reason is not Reason.ALLOWED or action is None:
             raise Refusal(verdict.reason if action else Reason.ACTION_UNREGISTERED)
-        satisfied(verdict.grants, Facts(request, action.scope, None))
+        facts = Facts(request, action.scope, None, policy_digest=policy.digest)
+        denial = denied(verdict.denials, facts)
+        if denial is not None:
+            raise Undecided(denial[0]) if denial[0] is Reason.CONDITION_ERROR else Refusal(denial[0])
+        satisfied(verdict.grants, facts)
     except Refusal as refusal:
         raise ExchangeRefusal(ErrorCode.UNAUTHORIZED_CLIENT, refusal.detail) from None
     except NotAllowed as undecided:

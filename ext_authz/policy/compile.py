@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from ext_authz.action.compile import compile_registry
 from ext_authz.action.registry import Registry
@@ -16,11 +17,14 @@ from ext_authz.errors import PolicyError
 from ext_authz.garbage import collection_paused
 from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
+from ext_authz.policy.conditions import Condition, ConditionCompiler
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
+from ext_authz.policy.expression import ExpressionError
+from ext_authz.policy.federation import Federation, compile_federation
 from ext_authz.policy.invariants import check_invariants
 from ext_authz.policy.limits import CallLimits, compile_limits
 from ext_authz.policy.rates import CellRate, Rate
-from ext_authz.policy.verdict import Grant, Rule
+from ext_authz.policy.verdict import Denial, Grant, Rule
 from ext_authz.policy.windows import Times, Windows, compile_windows, named_windows
 from ext_authz.tokens.compile import DelegationPolicy, compile_delegation
 from ext_authz.tokens.key_files import Stamps
@@ -45,6 +49,7 @@ class Policy:
     requires_timestamp: bool = False
     providers: ProviderPolicy | None = None  # None: no access token can be verified
     limits: CallLimits | None = None  # None: only cells limit how often
+    federation: Federation = field(default_factory=Federation)
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
@@ -71,6 +76,11 @@ class Policy:
         """Number of (subject, resource, action) triples that some cell grants."""
         return len(self.matrix.grants)
 
+    @property
+    def denial_count(self) -> int:
+        """Number of (subject, resource, action) triples that some deny rule names."""
+        return len(self.matrix.denials.keys() | self.matrix.conditional.keys())
+
 
 def load(directory: Path) -> Policy:
     """Read and compile a policy directory. Raises PolicyError with all problems."""
@@ -89,12 +99,14 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     if delegation is not None:
         usual = "required" if delegation.required else "optional"
     windows = compile_windows(documents, problems)
-    matrix = _MatrixCompiler(names, registry, windows, usual, problems)
+    federation = compile_federation(documents, names, registry.actions, problems)
+    matrix = _MatrixCompiler(_Vocabulary(names, registry, windows, federation, usual), problems)
     for source in documents.of(PermissionMatrix):
         matrix.add(source)
     # Taken out one by one: the largest part of a policy is never there twice.
     grants = {key: tuple(matrix.grants.pop(key)) for key in tuple(matrix.grants)}
-    compiled = Matrix(grants, matrix.denials)
+    conditional = {key: tuple(found) for key, found in matrix.conditional.items()}
+    compiled = Matrix(grants, matrix.denials, conditional)
     check_invariants(documents, names, compiled, problems)
     limits = compile_limits(documents, names, compiled, problems)
     if problems:
@@ -104,7 +116,18 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     for keys in (delegation, providers):
         if keys is not None:
             digest = hashlib.sha256(f"{digest} {keys.digest}".encode()).hexdigest()
-    return Policy(names, registry, compiled, delegation, digest, windows, requires_timestamp, providers, limits)
+    return Policy(
+        names=names,
+        registry=registry,
+        matrix=compiled,
+        delegation=delegation,
+        digest=digest,
+        windows=windows,
+        requires_timestamp=requires_timestamp,
+        providers=providers,
+        limits=limits,
+        federation=federation,
+    )
 
 
 def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
@@ -130,18 +153,25 @@ def _names(documents: PolicyDocuments, problems: list[str]) -> Names:
     return names
 
 
+class _Vocabulary(NamedTuple):
+    """What the documents of other kinds say that cells and deny rules build on."""
+
+    names: Names
+    registry: Registry
+    windows: Windows
+    federation: Federation
+    usual: DelegationMode | None  # None: there is no Delegation document
+
+
 class _MatrixCompiler:
     """Collects grants and denials of all PermissionMatrix documents."""
 
-    def __init__(
-        self, names: Names, registry: Registry, windows: Windows, usual: DelegationMode | None, problems: list[str]
-    ) -> None:
+    def __init__(self, vocabulary: _Vocabulary, problems: list[str]) -> None:
         self.grants: dict[Key, list[Grant]] = {}
         self.denials: dict[Key, Rule] = {}
-        self._names = names
-        self._registry = registry
-        self._windows = windows
-        self._usual = usual
+        self.conditional: dict[Key, list[Denial]] = {}
+        self._conditions = ConditionCompiler()
+        self._names, self._registry, self._windows, self._federation, self._usual = vocabulary
         self._problems = problems
         self._group_grants = 0
         # Each name is read once, and each set kept once: a large matrix has few of them, and many cells.
@@ -189,6 +219,7 @@ class _MatrixCompiler:
         resource = self._resolve(cell_name[1], partial(source.locate_key, *steps))
         where = source.rule_place(*steps)
         times = self._times(source, steps, cell)
+        when = self._condition(cell.when, partial(source.locate, *steps, "when"), in_deny_rule=False)
         if cell.delegation == "required" and self._usual is None:
             here = source.locate(*steps, "delegation")
             self._problems.append(f"{here}: no chain can be verified: add a Delegation document that says whose count")
@@ -199,10 +230,17 @@ class _MatrixCompiler:
         scopes = self._scopes.setdefault(frozenset(cell.scopes), frozenset(cell.scopes))
         rate = _cell_rate(cell_name, cell)
         for index, action in enumerate(cell.actions):
-            if action not in self._registry.actions:
+            objections = [(each, self._federation.objection(each, action)) for each in subjects]
+            if action not in self._registry.actions or any(objection for _, objection in objections):
                 # The place of a short cell's action, else of the long form's.
                 place = max(source.places.find((*steps, index)), source.places.find((*steps, "actions", index)))
-                self._check_action(action, f"{source.path}:{place.line}:{place.column}")
+                here = f"{source.path}:{place.line}:{place.column}"
+                self._check_action(action, here)
+                self._problems.extend(
+                    f"{here}: {quoted(subject.uri)} cannot be granted this: {objection}"
+                    for subject, objection in objections
+                    if objection
+                )
             rule = Rule(where, f"{cell_name[0]} -> {cell_name[1]}: {action}")
             registered = self._registry.actions.get(action)
             grant = Grant(
@@ -212,6 +250,7 @@ class _MatrixCompiler:
                 max_hops=cell.max_hops,
                 times=times,
                 rate=rate,
+                when=when,
                 access_token=cell.access_token or (registered.access_token if registered else None),
             )
             for subject in subjects:
@@ -250,15 +289,30 @@ class _MatrixCompiler:
         resource = self._resolve(denial.resource, partial(source.locate, *steps, "resource"))
         if denial.action != EVERY_ACTION:
             self._check_action(denial.action, source.locate(*steps, "action"))
-        because = f" because {denial.because}" if denial.because else ""
+        when = self._condition(denial.when, partial(source.locate, *steps, "when"), in_deny_rule=True)
+        because = f" when {denial.when}" if denial.when else ""
+        because += f" because {denial.because}" if denial.because else ""
         rule = Rule(
             source.rule_place(*steps),
             f"deny {denial.subject} -> {denial.resource}: {denial.action}{because}",
             denies=True,
         )
         for subject in subjects:
-            if resource is not None:
-                self.denials.setdefault((subject.uri, resource.uri, denial.action), rule)
+            if resource is None:
+                continue
+            key = (subject.uri, resource.uri, denial.action)
+            if denial.when is None:
+                self.denials.setdefault(key, rule)
+            elif when is not None:
+                self.conditional.setdefault(key, []).append(Denial(rule, when))
+
+    def _condition(self, text: str | None, here: Callable[[], str], *, in_deny_rule: bool) -> Condition | None:
+        """Return the condition of a text; None with a problem, which keeps the policy from being used."""
+        try:
+            return None if text is None else self._conditions.compile(text, in_deny_rule=in_deny_rule)
+        except ExpressionError as error:
+            self._problems.append(f"{here()}: `when`: {error}")
+            return None
 
     def _check_action(self, action: str, here: str) -> None:
         if action not in self._registry.actions:

@@ -1,37 +1,50 @@
-"""What a grant asks beside subject, resource and action: whether delegation, access token and time satisfy it.
+"""What rules ask beside subject, resource and action: delegation, access token, time and conditions.
 
 1. Each grant stands alone; the first that is satisfied allows.
-2. When none is, the reason is that of the first: the order is that of the documents.
+2. When none is, the reason is that of the first, in the order of the documents; but one whose condition failed might
+   have allowed, so that nobody knows: `condition_error`.
+3. A deny rule applies unless its condition is false: one that is not known denies too.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
-from ext_authz.errors import InsufficientScope, Reason, Refusal
-from ext_authz.policy.request import AuthorizationRequest
-from ext_authz.policy.verdict import Grant
+from ext_authz.errors import InsufficientScope, Reason, Refusal, Undecided
+from ext_authz.policy.conditions import Truth
+from ext_authz.policy.facts import Facts
+from ext_authz.policy.verdict import Denial, Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
 
+# What a condition that is not true makes of a grant.
+_UNMET = {
+    Truth.FALSE: Reason.CONDITION_FALSE,
+    Truth.MISSING: Reason.CONDITION_FALSE,
+    Truth.FAILED: Reason.CONDITION_ERROR,
+}
 
-class Facts(NamedTuple):
-    """The verified facts that constraints look at."""
 
-    request: AuthorizationRequest
-    scope: str  # the action's own
-    delegation: Delegation | None
-    access_token: AccessToken | None = None
-    has_authorization: bool = False  # whether the header came, verified or not
+def denied(denials: Sequence[Denial], facts: Facts) -> tuple[Reason, Rule] | None:
+    """Return the reason and the deny rule that applies to the facts, None when none does."""
+    failed = None
+    for denial in denials:
+        truth = denial.when.evaluate(facts)
+        if truth in {Truth.TRUE, Truth.MISSING}:
+            return Reason.DENIED_BY_RULE, denial.rule
+        if truth is Truth.FAILED:
+            failed = failed or (Reason.CONDITION_ERROR, denial.rule)
+    return failed
 
 
 def satisfied(grants: Sequence[Grant], facts: Facts) -> Grant:
-    """Return the first grant that the facts satisfy. Raises Refusal."""
+    """Return the first grant that the facts satisfy. Raises NotAllowed."""
     reasons = []
     for grant in grants:
         reason = _unmet(grant, facts)
         if reason is None:
             return grant
         reasons.append(reason)
+    if Reason.CONDITION_ERROR in reasons:
+        raise Undecided(Reason.CONDITION_ERROR)
     if reasons[0] is Reason.OIDC_SCOPE:
         raise InsufficientScope([facts.scope, *sorted(grants[0].scopes - {facts.scope})])
     raise Refusal(reasons[0])
@@ -52,7 +65,11 @@ def _unmet(grant: Grant, facts: Facts) -> Reason | None:
     if reason is None and grant.access_token is not None:
         reason = _unmet_by_access_token(grant, facts)
     if reason is None and grant.times is not None and not grant.times.include(facts.request.context.now):
-        return Reason.OUTSIDE_WINDOW
+        reason = Reason.OUTSIDE_WINDOW
+    if reason is None and grant.when is not None:
+        # A token that the grant does not ask for adds nothing to it.
+        shown = facts if grant.asks_for_access_token else facts._replace(access_token=None)
+        reason = _UNMET.get(grant.when.evaluate(shown))
     return reason
 
 

@@ -1,6 +1,6 @@
 """Evaluate a request against the compiled matrix.
 
-1. Deny rules beat every grant.
+1. Deny rules beat every grant. Those with a condition come with the verdict: it is looked at when the facts are known.
 2. One grant is enough; without one the verdict is `not_in_matrix`.
 3. The cost is that of three dictionary look-ups, whatever the size of the matrix.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ext_authz.errors import Reason
 from ext_authz.policy.request import AuthorizationRequest
-from ext_authz.policy.verdict import Grant, Rule, Verdict
+from ext_authz.policy.verdict import Denial, Grant, Rule, Verdict
 
 EVERY_ACTION = "*"
 
@@ -26,6 +26,7 @@ class Matrix:
 
     grants: Mapping[Key, tuple[Grant, ...]] = field(default_factory=dict)
     denials: Mapping[Key, Rule] = field(default_factory=dict)
+    conditional: Mapping[Key, tuple[Denial, ...]] = field(default_factory=dict)
     subjects: frozenset[str] = field(init=False)  # URIs of all that some cell grants something
 
     def __post_init__(self) -> None:
@@ -43,4 +44,9 @@ class Matrix:
         if denial is not None:
             return Verdict(Reason.DENIED_BY_RULE, denial)
         grants = self.grants.get(key)
-        return Verdict(Reason.ALLOWED, grants[0].rule, grants) if grants else _NO_GRANT
+        if not grants:
+            return _NO_GRANT
+        denials: tuple[Denial, ...] = ()
+        if self.conditional:
+            denials = self.conditional.get(key, ()) + self.conditional.get((subject, resource, EVERY_ACTION), ())
+        return Verdict(Reason.ALLOWED, grants[0].rule, grants, denials)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from ext_authz.documents.models import AccessTokenMode, DelegationMode
 from ext_authz.errors import Reason
+from ext_authz.policy.conditions import Condition
 from ext_authz.policy.rates import CellRate
 from ext_authz.policy.windows import Times
 
@@ -28,11 +29,19 @@ class Grant(NamedTuple):
     times: Times | None = None  # None: always
     access_token: AccessTokenMode | None = None  # None: `authorization` is not looked at
     rate: CellRate | None = None  # None: as often as it likes
+    when: Condition | None = None  # None: always
 
     @property
     def asks_for_access_token(self) -> bool:
         """Whether an access token that comes is verified for this grant."""
         return self.access_token in _ASKING
+
+
+class Denial(NamedTuple):
+    """One deny rule that depends on more than who asks whom to do what."""
+
+    rule: Rule
+    when: Condition
 
 
 class Verdict(NamedTuple):
@@ -41,3 +50,4 @@ class Verdict(NamedTuple):
     reason: Reason
     rule: Rule | None
     grants: tuple[Grant, ...] = ()  # one that is satisfied is enough
+    denials: tuple[Denial, ...] = ()  # one that applies is too much

@@ -23,7 +23,8 @@ def grants_of(policy: Policy) -> Iterator[GrantedTriple]:
 
 def denials_of(policy: Policy) -> Iterator[Rule]:
     """Yield each deny rule once, by its place. One behind an equal one can never decide, and is not among them."""
-    yield from sorted(set(policy.matrix.denials.values()), key=place_of_rule)
+    conditional = {denial.rule for found in policy.matrix.conditional.values() for denial in found}
+    yield from sorted(conditional.union(policy.matrix.denials.values()), key=place_of_rule)
 
 
 def rules_of(policy: Policy) -> Iterator[Rule]:

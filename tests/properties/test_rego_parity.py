@@ -16,8 +16,9 @@ from regopy import Interpreter
 from ext_authz.errors import Reason, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy, load
-from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.constraints import satisfied
 from ext_authz.policy.export.rego import to_rego
+from ext_authz.policy.facts import Facts
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.tokens.chain import Delegation
 
@@ -82,7 +83,7 @@ def workload(name: str) -> SpiffeId:
 def by_engine(policy: Policy, call: Call, shown: Shown) -> tuple[str, str]:
     """Return reason and rule as the decision gets them."""
     request = AuthorizationRequest(workload(call[0]), call[2], workload(call[1]), Context(0))
-    reason, rule, grants = policy.matrix.evaluate(request)
+    reason, rule, grants, _ = policy.matrix.evaluate(request)
     if reason is Reason.ALLOWED:
         chain = None if shown is None else chain_of(*shown)
         try:

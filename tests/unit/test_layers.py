@@ -55,6 +55,7 @@ BESIDE = {
 # Where a package that is not of the standard library may be imported: a layer, or one module of it.
 THIRD_PARTY = {
     "betterproto2": {"render"},
+    "cel": {"policy.conditions"},
     "cryptography": {"identity", "tokens", "client", "local"},
     "envoy": {"local"},
     "envoy_data_plane": {"render"},

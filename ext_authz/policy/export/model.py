@@ -144,6 +144,8 @@ def beyond_matrix(policy: Policy) -> Iterator[str]:
         yield "require_timestamp: every call needs a fresh x-request-timestamp"
     if policy.limits is not None and (policy.limits.usual is not None or policy.limits.callers):
         yield "callers: no more calls of a caller than its rate in Limits"
+    for rule in dict.fromkeys(denial.rule for found in policy.matrix.conditional.values() for denial in found):
+        yield f"{rule.text} ({rule.where}): a deny rule with a condition"
 
 
 def notes_on(calls: Calls, language: str) -> Iterator[str]:
@@ -232,6 +234,8 @@ def _conditions(grant: Grant) -> Iterator[str]:
         yield f"no more calls than {grant.rate.rate.text}"
     if grant.access_token in _ACCESS_TOKEN:
         yield _ACCESS_TOKEN[grant.access_token]
+    if grant.when is not None:
+        yield f"the condition {grant.when.text}"
     asked: Mapping[str, object] = grant._asdict()
     for name, value in asked.items():
         if name not in _SAID and value != Grant._field_defaults.get(name):
@@ -239,4 +243,4 @@ def _conditions(grant: Grant) -> Iterator[str]:
 
 
 _ACCESS_TOKEN = {"required": "an access token", "forbidden": "no authorization header"}
-_SAID = frozenset({"rule", "delegation", "scopes", "max_hops", "times", "access_token", "rate"})
+_SAID = frozenset({"rule", "delegation", "scopes", "max_hops", "times", "access_token", "rate", "when"})

@@ -81,6 +81,7 @@ def test_json(tmp_path: Path) -> None:
         "allowed": False,
         "grants": [{"rule": "matrix.yaml:8", "asks": asks}],
         "denied_by": "matrix.yaml:14",
+        "denied_by_when": [],
     } == denied
     assert ("*", False, [], "matrix.yaml:15") == tuple(
         guarded[key] for key in ("action", "allowed", "grants", "denied_by")

@@ -17,7 +17,7 @@ CLOSED = conditional_snapshot("closed: [this-minute]\n")
         ("outside_window", "summarizer-agent"),
         ("outside_window", "audit-agent"),
         ("allowed", "database-agent"),
-        ("not_in_matrix", "code-executor-agent"),
+        ("not_in_matrix", "nobody"),
     ],
 )
 def test_windows_of_a_cell(reason: str, target: str) -> None:
@@ -44,7 +44,7 @@ def test_closed_times_are_for_everybody(question: Question) -> None:
     authorizer, recorder = new_authorizer(CLOSED)
     assert "outside_window" == reason_of(answer(authorizer, question.serialized()))
     attributes = recorder.records[0].attributes()
-    assert ("policy.yaml:18", "closed this-minute") == (
+    assert ("policy.yaml:25", "closed this-minute") == (
         attributes["ext_authz.rule"],
         attributes["ext_authz.rule_text"],
     )

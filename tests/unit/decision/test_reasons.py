@@ -8,7 +8,7 @@ import pytest
 from support.access_tokens import Providers, bearing, providers, token_snapshot
 from support.authorizers import KeptRecords, answer, default_snapshot, new_authorizer, reason_of
 from support.check_requests import CERTIFICATE_SHA256, QUESTION, Question, agent
-from support.conditional_policies import OUTSIDE, conditional_snapshot
+from support.conditional_policies import CONDITION_ERROR, CONDITION_FALSE, OUTSIDE, conditional_snapshot
 from support.delegated_policies import calling, delegated_snapshot
 from support.delegations import CRM, EVIL, MAILER, NOW, PLANNER, RETRIEVER, SESSION, World, forged, world
 from support.limited_policies import Limited, limited_policy
@@ -139,6 +139,8 @@ def _second_call() -> bytes:
 
 ELSEWHERE: dict[Reason, Callable[[], bytes]] = {
     Reason.OUTSIDE_WINDOW: lambda: new_authorizer(conditional_snapshot())[0].check(OUTSIDE.serialized()),
+    Reason.CONDITION_FALSE: lambda: new_authorizer(conditional_snapshot())[0].check(CONDITION_FALSE.serialized()),
+    Reason.CONDITION_ERROR: lambda: new_authorizer(conditional_snapshot())[0].check(CONDITION_ERROR.serialized()),
     Reason.INTERNAL_ERROR: lambda: new_authorizer(_broken())[0].check(QUESTION.serialized()),
     Reason.AUDIT_UNAVAILABLE: lambda: Authorizer(default_snapshot(), KeptRecords(refusing=True)).check(
         QUESTION.serialized()

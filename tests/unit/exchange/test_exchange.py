@@ -302,6 +302,21 @@ async def test_cell_is_asked_as_the_sidecar_asks(tmp_path: Path, mode: str) -> N
         assert (200 if mode == "optional" else 400) == answer.status
 
 
+@pytest.mark.parametrize(
+    ("error", "condition"),
+    [
+        ((400, "unauthorized_client"), "subject.trust_domain == resource.trust_domain"),
+        ((400, "unauthorized_client"), "delegation.sub == 'user:1'"),
+        ((503, "temporarily_unavailable"), "subject.path == '/retriever' ? 1 / 0 == 1 : true"),
+    ],
+)
+async def test_deny_rules_with_conditions(tmp_path: Path, error: tuple[int, str], condition: str) -> None:
+    """A deny rule with a condition counts here as in decisions: it denies unless the condition is false."""
+    rule = f'\n  - {{subject: retriever, resource: {EXCHANGE.uri}, action: token.exchange, when: "{condition}"}}'
+    with Bench.running(tmp_path, POLICY.replace("deny:", f"deny:{rule}")) as bench:
+        assert error == (await bench.ask(world().root())).error
+
+
 async def test_quarantine(bench: Bench) -> None:
     """A client in quarantine gets nothing, and neither does anybody for a session in quarantine."""
     with_controls(bench, quarantined={RETRIEVER: NOW + 1})

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from ext_authz.documents.models import AccessTokenMode, DelegationMode
 from ext_authz.errors import InsufficientScope, Reason, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
-from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.constraints import satisfied
+from ext_authz.policy.facts import Facts
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.access_token import AccessToken

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext_authz.documents.models import DelegationMode
-from ext_authz.errors import Reason, Refusal
+from ext_authz.errors import NotAllowed, Reason
 from ext_authz.identity.spiffe_id import SpiffeId
-from ext_authz.policy.constraints import Facts, satisfied
+from ext_authz.policy.constraints import satisfied
+from ext_authz.policy.facts import Facts
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.chain import Delegation
@@ -47,7 +48,7 @@ def outcome(grants: Sequence[Grant], given: Delegation | None, scope: str = "rea
     """Return the place of the grant that is satisfied, else the reason."""
     try:
         return satisfied(grants, Facts(REQUEST, scope, given)).rule.where
-    except Refusal as refusal:
+    except NotAllowed as refusal:
         return refusal.reason
 
 

@@ -43,11 +43,11 @@ def test_what_rego_cannot_check(tmp_path: Path, matrix: str, times: str, named: 
 
 def test_exports_know_every_part_of_a_policy() -> None:
     """A field that is new in a policy or a grant needs a place in the exports before this list may have it."""
-    said = {"rule", "delegation", "scopes", "max_hops", "times", "access_token", "rate"}
+    said = {"rule", "delegation", "scopes", "max_hops", "times", "access_token", "rate", "when"}
     assert said == set(Grant._fields)
     matrix, beyond, nothing = (
         {"names", "registry", "matrix"},
         {"windows", "requires_timestamp", "limits"},
-        {"delegation", "providers", "digest"},
+        {"delegation", "providers", "digest", "federation"},
     )
     assert matrix | beyond | nothing == {each.name for each in fields(Policy)}
