@@ -1,6 +1,7 @@
 """A decision with everything that leads to it: each stage's verdict, also behind the first that refuses.
 
-1. The decision is that of `decide`; the steps tell how the same stage functions see the request one by one.
+1. The decision is that of `decide`, and of limits as they stand: they are looked at, and nothing is counted. The steps tell
+   how the same stage functions see the request one by one.
 2. A stage whose inputs do not exist, because one before it failed, is not run.
 3. A refusal that no step accounts for, as that of a deadline, gets a step of its own: steps never say less than the decision.
 """
@@ -26,11 +27,12 @@ from ext_authz.decision.decide import (
 )
 from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
+from ext_authz.decision.rates import has_room, wanted
 from ext_authz.decision.screening import scan_request
 from ext_authz.errors import NotAllowed, Reason, Refusal
 from ext_authz.faults import place_of
 from ext_authz.identity.identify import Identity
-from ext_authz.policy.constraints import denied, satisfied
+from ext_authz.policy.constraints import all_satisfied, denied, satisfied
 from ext_authz.policy.facts import Facts
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Denial, Grant, Rule
@@ -75,6 +77,8 @@ class Explanation(NamedTuple):
 def explain(attributes: Attributes, snapshot: Snapshot, call: Call) -> Explanation:
     """Decide one request and explain the decision. Never raises, and has no effects."""
     decision = decide(attributes, snapshot, call)
+    if decision.reason is Reason.ALLOWED:
+        decision = has_room(decision, snapshot.policy, snapshot.limiter, call.stopwatch.started_ns)
     walk = _Walk(attributes, snapshot, call)
     steps = tuple(_step(stage, run, walk) for stage, run in _STAGES)
     verdicts = tuple(_grant_verdicts(walk))
@@ -105,6 +109,7 @@ class _Walk:
     access_token: AccessToken | None = None
     delegation_is_known: bool = False
     access_token_is_known: bool = False
+    choices: tuple[Grant, ...] | None = None  # as those of a decision; None: no grant is satisfied
     rule: Rule | None = None
 
     @property
@@ -251,7 +256,8 @@ def _constraints(walk: _Walk) -> str:
         reason, walk.rule = denial
         raise NotAllowed(reason)
     walk.rule = walk.grants[0].rule
-    walk.rule = satisfied(walk.grants, facts).rule
+    grant = satisfied(walk.grants, facts)
+    walk.rule, walk.choices = grant.rule, all_satisfied(walk.grants, facts) if grant.rate is not None else ()
     return ""
 
 
@@ -267,7 +273,18 @@ def _injection(walk: _Walk) -> str:
     return "nothing found"
 
 
-# In the order of `decide`.
+def _limits(walk: _Walk) -> str:
+    if walk.choices is None:
+        raise _NotReachedError
+    found = wanted(walk.identity.subject, walk.choices, walk.snapshot.policy)
+    if found is None:
+        return "this call is not counted"
+    walk.snapshot.limiter.check(found, walk.call.stopwatch.started_ns)
+    counted = [grant.rate.cell for grant in walk.choices if grant.rate is not None]
+    return "; ".join([*counted, *([f"the caller: {found.caller_rate.text}"] if found.caller_rate else [])])
+
+
+# In the order of `decide`, and what looks at its decision.
 _STAGES: tuple[tuple[str, Callable[[_Walk], str]], ...] = (
     ("direction", _direction),
     ("identity", _identity),
@@ -283,6 +300,7 @@ _STAGES: tuple[tuple[str, Callable[[_Walk], str]], ...] = (
     ("access token", _access_token),
     ("constraints", _constraints),
     ("injection", _injection),
+    ("limits", _limits),
 )
 
 

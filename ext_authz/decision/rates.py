@@ -5,6 +5,8 @@
 2. A failure while counting is `internal_error`: what cannot be counted is not allowed.
 """
 
+from collections.abc import Sequence
+
 from ext_authz.decision.model import Decision
 from ext_authz.errors import NotAllowed, Outcome, Reason
 from ext_authz.faults import place_of
@@ -39,13 +41,19 @@ def admit_tokens(caller: SpiffeId, policy: Policy, limiter: Limiter, now_ns: int
         limiter.check_verifications(caller, limits.failed_verifications, now_ns)
 
 
+def wanted(caller: SpiffeId, choices: Sequence[Grant], policy: Policy) -> Wanted | None:
+    """Return what a would-be allow counts towards, None when that is nothing."""
+    rate = None if policy.limits is None else policy.limits.of(caller)
+    return None if rate is None and not choices else Wanted(caller.uri, rate, choices)
+
+
 def has_room(decision: Decision, policy: Policy, limiter: Limiter, now_ns: int) -> Decision:
     """Return a would-be allow, or a refusal when it would find no place. Counts nothing."""
-    wanted = _wanted(decision, policy)
-    if wanted is None:
+    found = _wanted(decision, policy)
+    if found is None:
         return decision
     try:
-        limiter.check(wanted, now_ns)
+        limiter.check(found, now_ns)
     except Exception as error:  # noqa: BLE001  rule 2
         return _overruled(decision, error)
     return decision
@@ -58,8 +66,8 @@ def charge(decision: Decision, policy: Policy, limiter: Limiter, now_ns: int) ->
     try:
         if decision.reason is not Reason.ALLOWED:
             _note(decision, policy, limiter, now_ns)
-        elif wanted := _wanted(decision, policy):
-            grant = limiter.charge(wanted, now_ns)
+        elif found := _wanted(decision, policy):
+            grant = limiter.charge(found, now_ns)
             if grant is not None:
                 return _granted_by(grant, decision)
     except Exception as error:  # noqa: BLE001  rule 2
@@ -75,12 +83,9 @@ def _granted_by(grant: Grant, decision: Decision) -> Decision:
 
 
 def _wanted(decision: Decision, policy: Policy) -> Wanted | None:
-    """Return what a would-be allow counts towards, None when that is nothing."""
     if decision.identity is None:
         raise ValueError("an allow names its caller")
-    caller = decision.identity.subject
-    rate = None if policy.limits is None else policy.limits.of(caller)
-    return None if rate is None and not decision.choices else Wanted(caller.uri, rate, decision.choices)
+    return wanted(decision.identity.subject, decision.choices, policy)
 
 
 def _note(decision: Decision, policy: Policy, limiter: Limiter, now_ns: int) -> None:

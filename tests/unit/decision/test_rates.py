@@ -5,18 +5,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.access_tokens import bearing, providers, token_snapshot
+from support.access_tokens import USER, bearing, providers, token_snapshot
+from support.authorizers import NOW
 from support.check_requests import QUESTION, Question, agent
 from support.delegated_policies import calling, delegated_policy
-from support.delegations import CRM, EVIL, PLANNER, forged, world
+from support.delegations import CRM, EVIL, PLANNER, RETRIEVER, forged, world
 from support.limited_policies import Limited, limited_policy
 
+from ext_authz.attributes.request import parse_attributes
 from ext_authz.decision.controls import Controls
+from ext_authz.decision.decide import Call
+from ext_authz.decision.explain import OTHER, Step, explain
+from ext_authz.decision.stopwatch import Stopwatch
+from ext_authz.documents.models import AccessTokenMode
 from ext_authz.errors import Reason
 from ext_authz.limits.limiter import Limiter
 from ext_authz.pb.external_auth_pb2 import CheckResponse
+from ext_authz.policy.compile import Policy
 from ext_authz.policy.limits import CallLimits
-from ext_authz.policy.rates import Rate
+from ext_authz.policy.rates import CellRate, Rate
+from ext_authz.policy.verdict import Rule
 from ext_authz.server.controls import consuming
 from ext_authz.stores.control import ControlStore
 from ext_authz.stores.once import OnceRegister
@@ -276,3 +284,59 @@ def test_failed_access_tokens() -> None:
     assert [Reason.OIDC_SIGNATURE] * 2 + [EXCEEDED] == limited.ask(bad, 3)
     assert [EXCEEDED] == limited.ask(good)
     assert [Reason.OIDC_MISSING] == limited.ask(bearing(None))
+
+
+@pytest.mark.parametrize("first", ["asks", "does not"])
+def test_token_adds_nothing_to_a_cell_that_does_not_ask(first: str) -> None:
+    """Where the cell that asks for an access token is used up, another may allow: then answer and record have no token."""
+    limited = Limited(_with_rates(asks_first=first == "asks"))
+    question = bearing(providers().idp.token())
+    answers = [limited.answer(question) for _ in range(4)]
+    expected = [USER, USER, ""] if first == "asks" else ["", USER, USER]
+    records = limited.recorder.records
+    assert [ALLOWED] * 3 + [EXCEEDED] == [record.reason for record in records]
+    for user, response, record in zip(expected, answers, records, strict=False):
+        headers = {option.header.key: option.header.value for option in response.ok_response.headers}
+        assert user == headers.get("x-authz-on-behalf-of", "") == record.on_behalf_of
+        assert bool(user) is (record.access_token is not None)
+        assert bool(user) is not ("x-authz-on-behalf-of" in response.ok_response.headers_to_remove)
+        assert ("asks" if user else "does not") == (record.rule or ("", ""))[1]
+
+
+def test_cell_that_forbids_a_token_is_no_way_out() -> None:
+    """A cell that forbids access tokens is never what allows a call that brings one, however much room it has."""
+    limited = Limited(_with_rates(asks_first=True, other="forbidden"))
+    assert [ALLOWED, ALLOWED, EXCEEDED] == limited.ask(bearing(providers().idp.token()), 3)
+    assert [ALLOWED, EXCEEDED] == limited.ask(bearing(None), 2)
+
+
+def _with_rates(*, asks_first: bool, other: AccessTokenMode | None = None) -> Policy:
+    """Return a policy under which two cells grant the same call: one asks for an access token, twice an hour."""
+    policy = token_snapshot().policy
+    key = (PLANNER.uri, RETRIEVER.uri, "search")
+    [grant] = policy.matrix.grants[key]
+    asking = grant._replace(rule=Rule("policy.yaml:1", "asks"), rate=CellRate("a: 2/h", Rate.parse("2/h")))
+    free = grant._replace(
+        rule=Rule("policy.yaml:2", "does not"), rate=CellRate("b: 1/h", Rate.parse("1/h")), access_token=other
+    )
+    grants = {**policy.matrix.grants, key: (asking, free) if asks_first else (free, asking)}
+    return replace(policy, matrix=replace(policy.matrix, grants=grants))
+
+
+def test_explained_limits() -> None:
+    """Explaining looks at limits as they stand, names them, and counts nothing."""
+    limited = Limited(limited_policy(CELL, "callers: {default: 9/h}"))
+    limits, allowed = _explained(limited)
+    assert "planner-agent -> retrieval-agent: fetch, search: 3/min; the caller: 9/h" == limits.detail
+    assert (ALLOWED, ALLOWED) == (limits.reason, allowed)
+    assert [ALLOWED] * 3 + [EXCEEDED] == limited.ask(QUESTION, 4)
+    limits, reason = _explained(limited)
+    assert (EXCEEDED, EXCEEDED, "limits") == (limits.reason, reason, limits.stage)
+
+
+def _explained(limited: Limited) -> tuple[Step, Reason]:
+    """Return the last step of an explanation, and the reason of the decision, which the steps account for."""
+    call = Call("id", NOW, Stopwatch(limited.time))
+    explanation = explain(parse_attributes(QUESTION.serialized()), limited.authorizer.snapshot, call)
+    assert OTHER not in {step.stage for step in explanation.steps}
+    return explanation.steps[-1], explanation.decision.reason
