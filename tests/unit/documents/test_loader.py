@@ -122,7 +122,7 @@ def test_all_problems_of_all_files_in_one_run(tmp_path: Path) -> None:
     (directory / "gone.yaml").symlink_to("nowhere")
     assert [
         "a.yaml:2:1: unknown key `matrx`: did you mean `matrix`?",
-        "a.yaml:4:7: kind `TrustDomains` is not supported by this release",
+        "a.yaml:4:1: key `trust_domains` is missing",
         "b.yaml:2:1: not YAML: did not find expected node content",
         "c.yaml:1:7: not UTF-8",
         "d.yaml:2:4: not UTF-8",
