@@ -23,7 +23,7 @@ help: ## print the targets
 setup: .venv/ready ## create .venv from the hash-locked requirements
 
 .PHONY: demo
-demo: setup ## five agents behind real Envoys, a table of calls; stays until Ctrl-C (ONCE=1 exits)
+demo: setup ## six agents behind real Envoys, a table of calls; stays until Ctrl-C (ONCE=1 exits)
 	@exec $(BIN)/ext-authz demo $(if $(ONCE),--once)
 
 .PHONY: test

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -20,6 +20,9 @@ from ext_authz.cli.extras import require_extra
 
 PACKAGE = Path(ext_authz.__file__).parent
 FILE_WIDTH = 128  # columns of the table where no terminal says how many it has
+HEADINGS = ("call", "caller", "target", "action", "expected", "got", "reason", "ms")
+# What a terminal shows that is narrower than all of them: the call says in words what the others say in names.
+NARROW_HEADINGS = ("call", "target", "got", "reason")
 INTERRUPTED = 130  # as shells report SIGINT
 
 
@@ -28,7 +31,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a call; implies --once.")] = False,
     policies: Annotated[Path | None, typer.Option(help="Policy directory; absent: the default policy.")] = None,
 ) -> None:
-    """Start five agents behind real Envoys, make calls that must and must not pass, and print what came of them.
+    """Start six agents behind real Envoys, make calls that must and must not pass, and print what came of them.
 
     Example: ext-authz demo --once
 
@@ -63,7 +66,7 @@ async def _show(*, once: bool, as_json: bool, policies: Path) -> int:
     if not console.is_terminal:
         console = Console(stderr=as_json, width=FILE_WIDTH)
     started = time.monotonic()
-    with console.status("starting 1 authorization server, 1 token exchange, 5 agents, 11 Envoys") as status:
+    with console.status("starting 1 authorization server, 1 token exchange, 6 agents, 13 Envoys") as status:
         async with world_module.running_world(policies) as world:
             status.update("calling")
             rows = [await calls_module.make_call(call, world) for call in calls_module.CALLS]
@@ -87,17 +90,32 @@ def _print_rows(console: Console, rows: Sequence[Any], *, as_json: bool) -> None
         for row in rows:
             typer.echo(json.dumps(_as_mapping(row)))
         return
+    headings = HEADINGS if console.width >= FILE_WIDTH else NARROW_HEADINGS
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in ("call", "caller", "target", "action", "expected", "got", "reason"):
+    for heading in headings:
         # A reason code stays whole on a narrow terminal: it is what one looks up.
-        table.add_column(heading, overflow="fold", no_wrap=heading == "reason")
-    table.add_column("ms", justify="right")
+        justify: Literal["left", "right"] = "right" if heading == "ms" else "left"
+        table.add_column(heading, overflow="fold", no_wrap=heading == "reason", justify=justify)
     for row in rows:
-        call, style = row.call, "green" if row.is_expected else "bold red"
-        got = (_status(row.got), row.got.reason if row.is_expected else f"{row.got.reason}, not {call.expected.reason}")
-        shown = (call.what, _short(call.caller), _short(call.target), call.action, _status(call.expected))
-        table.add_row(*shown, *(f"[{style}]{text}[/]" for text in got), f"{row.milliseconds:.0f}")
+        cells = _cells(row)
+        table.add_row(*(cells[heading] for heading in headings))
     console.print(table)
+
+
+def _cells(row: Any) -> dict[str, str]:
+    """Return what a row shows below each heading."""
+    call, style = row.call, "green" if row.is_expected else "bold red"
+    reason = row.got.reason if row.is_expected else f"{row.got.reason}, not {call.expected.reason}"
+    return {
+        "call": call.what,
+        "caller": _short(call.caller),
+        "target": _short(call.target),
+        "action": call.action,
+        "expected": _status(call.expected),
+        "got": f"[{style}]{_status(row.got)}[/]",
+        "reason": f"[{style}]{reason}[/]",
+        "ms": f"{row.milliseconds:.0f}",
+    }
 
 
 def _status(answer: Any) -> str:

@@ -1,4 +1,4 @@
-"""One running demo world for all tests of a module: fifteen processes take seconds to start."""
+"""One running demo world for all tests of a module: seventeen processes take seconds to start."""
 
 from collections.abc import AsyncIterator
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ext_authz.local.demo.calls import CALLS, PLANNER, RETRIEVAL, Ask, Call, make_call, through
+from ext_authz.local.demo.calls import CALLS, PLANNER, RETRIEVAL, Ask, Call, call_of_tool, make_call, through
 from ext_authz.local.demo.world import AGENTS, World, spiffe_id
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -32,9 +32,33 @@ async def test_demo_call(world: World, call: Call) -> None:
 
 
 async def test_demo_covers_what_was_promised() -> None:
-    """The demo makes at least sixteen calls, between at least five agents."""
+    """The demo makes at least sixteen calls, between at least six agents."""
     assert len(CALLS) >= 16
-    assert len({agent for call in CALLS for agent in (call.caller, call.target) if agent.endswith("-agent")}) >= 5
+    assert len({agent for call in CALLS for agent in (call.caller, call.target) if agent.endswith("-agent")}) >= 6
+
+
+async def test_call_of_a_tool_is_recorded(world: World) -> None:
+    """An MCP call is answered in JSON-RPC, allowed or not, and its record names the method and the tool."""
+    allowed = (await through(RETRIEVAL, call_of_tool("recall"))(world)).json()
+    denied = (await through(RETRIEVAL, call_of_tool("forget"))(world)).json()
+    await asyncio.sleep(0.3)
+    records = _records(world.audit_file)
+
+    assert "recall" == allowed["result"]["action"]
+    assert "action_unregistered" == denied["error"]["data"]["reason"]
+    for answer, tool in ((allowed["result"], "recall"), (denied["error"]["data"], "forget")):
+        record = records[answer["decision_id"]]
+        assert ("tools/call", tool) == (record["ext_authz.rpc_method"], record["ext_authz.tool"])
+
+
+async def test_writes_to_the_vector_store_are_for_its_writer(world: World) -> None:
+    """Who reads the store writes nothing in it, whatever it says in a header."""
+    claims = {"x-authz-subject": spiffe_id("ingest-agent").uri, "x-agent-action": "vector.delete"}
+    ask = Ask("vector-store-agent", "POST /collections/papers/points/delete", claims, b'{"points": [7]}')
+
+    response = await through(RETRIEVAL, ask)(world)
+
+    assert (403, "not_in_matrix") == (response.status_code, response.json()["reason"])
 
 
 async def test_allow_is_recorded_under_the_id_that_the_agent_saw(world: World) -> None:

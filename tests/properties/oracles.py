@@ -107,6 +107,8 @@ _ROUTES = (
     ("write", "PUT", r"/records/[^/]+"),
     ("write", "PUT", r"/files/[^/]+"),
     ("execute", "POST", r"/v1/execute"),
+    ("vector.query", "POST", r"/collections/[^/]+/points/query"),
+    ("vector.delete", "POST", r"/collections/[^/]+/points/delete"),
 )
 _ASSERTED = frozenset({"execute", "summarize", "classify", "embed"})
 _GRANTS = frozenset(
@@ -117,6 +119,8 @@ _GRANTS = frozenset(
         ("planner-agent", "code-executor-agent", ("execute",)),
         ("retrieval-agent", "database-agent", ("read",)),
         ("retrieval-agent", "summarizer-agent", ("embed",)),
+        ("retrieval-agent", "vector-store-agent", ("vector.query",)),
+        ("ingest-agent", "vector-store-agent", ("vector.upsert", "vector.delete")),
         ("code-executor-agent", "sandbox-agent", ("execute", "write")),
         ("planner-agent", "audit-agent", ("read",)),
         ("retrieval-agent", "audit-agent", ("read",)),

@@ -1,4 +1,7 @@
-"""A demo agent: it tells what it saw, and the retrieval agent asks the database agent as a real one would."""
+"""A demo agent: it tells what it saw, and the retrieval agent asks the database agent as a real one would.
+
+What speaks JSON-RPC is answered in JSON-RPC: the vector store's tools are called by MCP.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,6 +21,7 @@ from ext_authz.identity.spiffe_id import SpiffeId
 METHODS = ["GET", "POST", "PUT", "DELETE"]
 DATABASE = {"database-agent": SpiffeId.parse_workload("spiffe://agents.example.com/database-agent")}
 READ_ONLY = Narrowing(scopes=["read"], allowed_targets=list(DATABASE.values()))
+MCP_PATH = "/mcp"
 # Seconds for one call of an agent to another.
 CALL_SECONDS = 5.0
 
@@ -33,7 +37,10 @@ async def running_agent(
     async with httpx.AsyncClient(base_url=outbound, timeout=CALL_SECONDS) as sidecar:
 
         async def act(request: Request) -> JSONResponse:
-            return JSONResponse(await _act(name, request, sidecar, signer))
+            answer = await _act(name, request, sidecar, signer)
+            if request.url.path == MCP_PATH:
+                answer = {"jsonrpc": "2.0", "id": (await request.json())["id"], "result": answer}
+            return JSONResponse(answer)
 
         app = Starlette(routes=[Route("/{path:path}", act, methods=METHODS)])
         server = _Server(uvicorn.Config(app, uds=str(socket), log_config=None, lifespan="off"))

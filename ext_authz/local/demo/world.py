@@ -30,11 +30,14 @@ from ext_authz.render.document import render
 from ext_authz.render.sidecar import InboundSidecar, OutboundSidecar
 
 TRUST_DOMAIN = "agents.example.com"
-AGENTS = ("planner-agent", "retrieval-agent", "database-agent", "code-executor-agent", "sandbox-agent")
+AGENTS = (
+    *("planner-agent", "retrieval-agent", "database-agent", "vector-store-agent"),
+    *("code-executor-agent", "sandbox-agent"),
+)
 # The token exchange: reached through an inbound sidecar like any agent, and calling nobody.
 EXCHANGE = "token-exchange"
 RUN_PREFIX = "ext-authz-demo-"
-# What a sidecar waits for a decision here: sixteen processes share a laptop's cores.
+# What a sidecar waits for a decision here: eighteen processes share a laptop's cores.
 AUTHZ_TIMEOUT = "250ms"
 START_SECONDS = 20.0
 

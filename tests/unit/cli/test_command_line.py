@@ -107,7 +107,7 @@ def test_validate_a_good_policy() -> None:
     """A policy that can be served exits with 0 and says what it holds."""
     outcome = CliRunner().invoke(app, ["policy", "validate", str(DEFAULT_POLICY)])
     assert outcome.exit_code == 0
-    assert outcome.stdout.startswith(f"{DEFAULT_POLICY}: ok (grants: 13, denials: 1, actions: 9, digest: ")
+    assert outcome.stdout.startswith(f"{DEFAULT_POLICY}: ok (grants: 17, denials: 1, actions: 13, digest: ")
     assert outcome.stderr == ""
 
 

@@ -12,9 +12,13 @@ from ext_authz.policy.request import AuthorizationRequest, Context
 
 PLANNER, RETRIEVAL, SUMMARIZER = "planner-agent", "retrieval-agent", "summarizer-agent"
 EXECUTOR, SANDBOX, DATABASE, AUDIT = "code-executor-agent", "sandbox-agent", "database-agent", "audit-agent"
+VECTORS, INGEST = "vector-store-agent", "ingest-agent"
 EXCHANGE, STRANGER = "token-exchange", "stranger-agent"
-AGENTS = (PLANNER, RETRIEVAL, SUMMARIZER, EXECUTOR, SANDBOX, DATABASE, AUDIT, EXCHANGE, STRANGER)
-ACTIONS = ("search", "fetch", "read", "write", "execute", "summarize", "classify", "embed", "token.exchange")
+AGENTS = (PLANNER, RETRIEVAL, SUMMARIZER, EXECUTOR, SANDBOX, DATABASE, AUDIT, VECTORS, INGEST, EXCHANGE, STRANGER)
+ACTIONS = (
+    *("search", "fetch", "read", "write", "execute", "summarize", "classify", "embed", "recall"),
+    *("vector.query", "vector.upsert", "vector.delete", "token.exchange"),
+)
 
 ALLOWED = {
     (PLANNER, RETRIEVAL, "search"),
@@ -26,6 +30,10 @@ ALLOWED = {
     (RETRIEVAL, DATABASE, "read"),
     (RETRIEVAL, SUMMARIZER, "embed"),
     (RETRIEVAL, AUDIT, "read"),
+    (RETRIEVAL, VECTORS, "vector.query"),
+    (RETRIEVAL, VECTORS, "recall"),
+    (INGEST, VECTORS, "vector.upsert"),
+    (INGEST, VECTORS, "vector.delete"),
     (RETRIEVAL, EXCHANGE, "token.exchange"),
     (SUMMARIZER, EXCHANGE, "token.exchange"),
     (EXECUTOR, SANDBOX, "execute"),
