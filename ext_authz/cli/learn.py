@@ -3,13 +3,15 @@
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ext_authz.cli.exits import NO, exit_on_configuration_error
-from ext_authz.documents.loader import load_policy
+from ext_authz.documents.loader import PolicyDocuments, load_policy
+from ext_authz.documents.models import Delegation, IdentityProviders, TimeWindows, TrustDomains
 from ext_authz.errors import ConfigurationError, PolicyError
 from ext_authz.identity.names import DEFAULT_ID_PATH, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeIdError
@@ -54,7 +56,7 @@ def learn(
         for file in files:
             _read(file, observations, with_missing=denied)
     proposal = propose(observations, names, active)
-    _check(proposal, few)
+    _check(proposal, few, active)
     if as_json:
         typer.echo(json.dumps(_difference(proposal), indent=2))
     elif observations.counts:
@@ -91,17 +93,28 @@ def _read(path: Path, observations: Observations, *, with_missing: bool) -> None
         raise ConfigurationError([f"{path}: {error.strerror}"]) from None
 
 
-def _check(proposal: Proposal, few: int) -> None:
-    """Load the proposal before anybody reads it. Exits with NO when it is no policy."""
+# What cells build on, and a proposal does not write anew.
+_KEPT = (Delegation, IdentityProviders, TimeWindows, TrustDomains)
+
+
+def _check(proposal: Proposal, few: int, active: Active | None) -> None:
+    """Load the proposal before anybody reads it, beside what stays of the active policy. Exits with NO when it is no policy."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "proposal.yaml").write_text(proposal.to_yaml(few), encoding="utf-8")
         try:
             if proposal.cells:
-                compile_policy(load_policy(Path(directory)))
+                compile_policy(_beside(active, load_policy(Path(directory))))
         except PolicyError as error:
             for problem in error.problems:
                 typer.echo(f"no policy allows all of it: {problem.rpartition('/')[2]}", err=True)
             raise typer.Exit(NO) from None
+
+
+def _beside(active: Active | None, proposed: PolicyDocuments) -> PolicyDocuments:
+    if active is None:
+        return proposed
+    kept = tuple(source for source in active.documents.sources if isinstance(source.model, _KEPT))
+    return replace(proposed, directory=active.documents.directory, sources=proposed.sources + kept)
 
 
 def _about(observations: Observations) -> Iterator[str]:
@@ -126,6 +139,8 @@ def _changes(proposal: Proposal) -> Iterator[str]:
         yield f"+ {_sentence(call)}"
     for call, where in proposal.denied_calls:
         yield f"! {_sentence(call)}: seen, and denied ({where}); not proposed"
+    for call, where in proposal.sometimes_denied_calls:
+        yield f"! {_sentence(call)}: seen, and denied on a condition ({where}): keep that rule"
     for call, where in proposal.unseen_calls:
         yield f"- {_sentence(call)} ({where}): granted, and never seen"
 
@@ -140,5 +155,8 @@ def _difference(proposal: Proposal) -> dict[str, object]:
     return {
         "new": [dict(zip(keys, call, strict=True)) for call in proposal.new_calls],
         "denied": [{**dict(zip(keys, call, strict=True)), "rule": where} for call, where in proposal.denied_calls],
+        "sometimes_denied": [
+            {**dict(zip(keys, call, strict=True)), "rule": where} for call, where in proposal.sometimes_denied_calls
+        ],
         "unseen": [{**dict(zip(keys, call, strict=True)), "rule": where} for call, where in proposal.unseen_calls],
     }

@@ -53,6 +53,7 @@ class Proposal:
     untold: int = 0  # requests to endpoints, where a body that no log shows says which action it is
     new_calls: list[Call] = field(default_factory=list)  # seen, and not granted today
     denied_calls: list[tuple[Call, str]] = field(default_factory=list)  # seen, and denied by a rule; where
+    sometimes_denied_calls: list[tuple[Call, str]] = field(default_factory=list)  # proposed, and denied on a condition
     unseen_calls: list[tuple[Call, str]] = field(default_factory=list)  # granted today and not seen; where
 
     def to_yaml(self, few: int) -> str:
@@ -120,6 +121,9 @@ def _add_cells(proposal: Proposal, active: Active | None, seen: Counter[Call]) -
         if denial is not None:
             proposal.denied_calls.append(((subject, resource, action), denial.where))
             continue
+        proposal.sometimes_denied_calls += (
+            ((subject, resource, action), rule.where) for rule in _conditional_denials(active, call)
+        )
         granted = cells.get(call, ())
         if active and not granted:
             proposal.new_calls.append((subject, resource, action))
@@ -148,6 +152,12 @@ def _actions(observations: Observations, active: Active | None) -> dict[Request,
 def _denial(active: Active | None, call: Call) -> Rule | None:
     denials = active.policy.matrix.denials if active else {}
     return denials.get(call) or denials.get((*call[:2], EVERY_ACTION))
+
+
+def _conditional_denials(active: Active | None, call: Call) -> Iterator[Rule]:
+    found = active.policy.matrix.conditional if active else {}
+    for denials in (found.get(call, ()), found.get((*call[:2], EVERY_ACTION), ())):
+        yield from (denial.rule for denial in denials)
 
 
 def _registered(registry: Registry, request: Request) -> str:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from ext_authz.audit.jsonlines import to_line
 from ext_authz.cli.main import app
+from ext_authz.client.signing import generate_private_key, public_jwk
 from ext_authz.documents.loader import load_policy
 from ext_authz.identity.names import Names
 from ext_authz.learning.observations import MAX_LINE_BYTES, Observations, Request
@@ -233,6 +234,33 @@ def test_conditions_stay(tmp_path: Path) -> None:
     changes = json.loads(learn(log, "--policies", policies, "--json").stdout)
     assert [{"subject": "planner", "resource": "crm", "action": "new.post"}] == changes["new"]
     assert ["auditor"] == [each["subject"] for each in changes["denied"]]
+
+
+def test_what_cells_build_on_stays(tmp_path: Path) -> None:
+    """Cells may name windows, chains and tokens of the active policy; a deny rule with a condition is told of."""
+    policies = tmp_path / "policies"
+    policies.mkdir()
+    (policies / "all.yaml").write_text(
+        "kind: PermissionMatrix\ntrust_domain: agents.example.com\nmatrix:\n"
+        "  planner: {crm: {actions: [read], during: [night], delegation: required, when: 'delegation.hops < 3'}}\n"
+        "deny: [{subject: planner, resource: crm, action: '*', when: 'delegation.sub == \"user:mallory\"'}]\n---\n"
+        "kind: ActionRegistry\nactions: {read: {http: ['GET /records/{id}']}}\n---\n"
+        "kind: TimeWindows\nwindows: {night: {from: '02:00', to: '04:00'}}\n---\n"
+        "kind: Delegation\nroot_issuers: [sts]\nkeys: {sts: sts.json}\n"
+    )
+    key = public_jwk(generate_private_key("Ed25519"), "sts-1")
+    (policies / "sts.json").write_text(json.dumps({"keys": [key]}))
+    log = tmp_path / "access.jsonl"
+    log.write_text(json.dumps(access()))
+    result = learn(log, "--policies", policies, "--few", "0")
+    assert 0 == result.exit_code, result.stderr
+    assert '"during": ["night"], "when": "delegation.hops < 3"' in result.stdout
+    assert (
+        "! planner -> crm: read: seen, and denied on a condition (all.yaml:5): keep that rule"
+        in result.stderr.splitlines()
+    )
+    [told] = json.loads(learn(log, "--policies", policies, "--json").stdout)["sometimes_denied"]
+    assert {"subject": "planner", "resource": "crm", "action": "read", "rule": "all.yaml:5"} == told
 
 
 def test_calls_to_endpoints(tmp_path: Path) -> None:
