@@ -18,6 +18,8 @@ from ext_authz.tokens.keys import NO_KEYS, KeySet, TrustedKeys
 # The action that the matrix grants to clients of the exchange, on its own SPIFFE ID.
 EXCHANGE_ACTION = "token.exchange"
 
+_NO_OTHER_KEYS = KeySet({})
+
 
 @dataclass(frozen=True, slots=True)
 class ExchangeSnapshot:
@@ -40,8 +42,9 @@ class ExchangeSnapshot:
         trust = delegation.verifier.trust
         by_issuer = dict(trust.keys.by_issuer)
         known = by_issuer.get(self.own, NO_KEYS)
-        others = known.keys if now <= known.usable_until else {}  # another process of this exchange has keys of its own
-        by_issuer[self.own] = KeySet({**others, **self.keys.verification_keys})
+        # Another process of this exchange has keys of its own. A link that they verify is remembered as long as they count.
+        others = known if now <= known.usable_until else _NO_OTHER_KEYS
+        by_issuer[self.own] = KeySet({**others.keys, **self.keys.verification_keys}, others.usable_until)
         return replace(trust, keys=TrustedKeys(by_issuer, trust.keys.bundles))
 
 

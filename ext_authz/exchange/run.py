@@ -22,6 +22,7 @@ from ext_authz.exchange.service import Exchange
 from ext_authz.exchange.settings import ExchangeSettings
 from ext_authz.policy.compile import Policy, load
 from ext_authz.server.control import LOOK_SECONDS, ControlWatcher
+from ext_authz.server.file_watch import FileWatch
 from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.settings import UNIX_PREFIX
 from ext_authz.sockets import bound_unix_socket, group_id
@@ -29,11 +30,14 @@ from ext_authz.stores.control import ControlStore
 from ext_authz.stores.once import OnceRegister
 from ext_authz.stores.snapshot import ControlSnapshot
 from ext_authz.tokens.chain import LinkCache
+from ext_authz.tokens.key_files import stamps_now
 from ext_authz.tokens.keys import KeySet, KeySource
 from ext_authz.web import serving
 
 # Milliseconds that a burst of file changes may last before it is read.
 SETTLE_MILLISECONDS = 200
+# Milliseconds between two looks at files that the policy names elsewhere.
+LOOK_MILLISECONDS = 250
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,22 +58,21 @@ async def serve_exchange(settings: ExchangeSettings, started: Callable[[str], No
             ExchangeSnapshot(settings.spiffe_id, policy, keys, controls), once, journal, unknown_key=fetcher.ask_again
         )
         fetcher.follow(policy.key_sources)
-        following = [
-            asyncio.create_task(_follow_store(exchange, watcher, settings.max_control_age_seconds)),
-            asyncio.create_task(_follow_files(exchange, settings, fetcher)),
-        ]
         try:
             with _listening(settings) as listener:
-                async with fetcher, serving(exchange_app(exchange), listener):
+                async with fetcher, serving(exchange_app(exchange), listener), asyncio.TaskGroup() as background:
+                    following = [
+                        background.create_task(_follow_store(exchange, watcher, settings.max_control_age_seconds)),
+                        background.create_task(_follow_files(exchange, settings, fetcher)),
+                    ]
                     address = _address_of(settings, listener)
                     _LOG.info("listening on %s: %d keys, digest %s", address, len(keys.keys), policy.digest[:12])
                     started(address)
                     await stopping.wait()
                     _LOG.info("draining")
+                    for task in following:
+                        task.cancel()
         finally:
-            for task in following:
-                task.cancel()
-            await asyncio.gather(*following, return_exceptions=True)
             await once.close()
     _LOG.info("stopped")
 
@@ -106,27 +109,39 @@ def _put_in_force(exchange: Exchange, found: Mapping[KeySource, KeySet]) -> None
 
 
 async def _follow_files(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher) -> None:
-    """Read policy and keys again whenever a file of their directories changes."""
-    directories = (settings.policies, settings.keys)
-    async for _ in awatch(*directories, watch_filter=None, debounce=SETTLE_MILLISECONDS, recursive=False):
-        await _reload(exchange, settings, fetcher)
+    """Read policy and keys again whenever a file of their directories, or one that the policy names, changes."""
+    elsewhere = FileWatch(exchange.snapshot.policy.watched_files)
+    async for changes in awatch(
+        *(settings.policies, settings.keys),
+        watch_filter=None,
+        debounce=SETTLE_MILLISECONDS,
+        recursive=False,
+        rust_timeout=LOOK_MILLISECONDS,
+        yield_on_timeout=True,
+    ):
+        if not (changes or elsewhere.is_change(await asyncio.to_thread(stamps_now, elsewhere.expected))):
+            continue
+        policy = await _reload(exchange, settings, fetcher)
+        if policy is not None:
+            elsewhere.expect(policy.watched_files)
 
 
-async def _reload(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher) -> None:
-    """Swap in what the directories hold now; what is bad keeps what was there."""
+async def _reload(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher) -> Policy | None:
+    """Swap in what the directories hold now, and return it; what is bad keeps what was there."""
     try:
         policy, keys = await asyncio.to_thread(_loaded, settings)
     except ConfigurationError as error:
         for problem in error.problems:
             _LOG.error("not reloaded: %s", problem)
-        return
+        return None
     except Exception as error:  # noqa: BLE001  whatever a file makes the loaders do, serving goes on
         _LOG.error("not reloaded: %s", type(error).__name__)
-        return
+        return None
     if (policy.digest, keys) != (exchange.snapshot.policy.digest, exchange.snapshot.keys):
         policy = policy.with_keys(fetcher.follow(policy.key_sources))
         exchange.snapshot = replace(exchange.snapshot, policy=policy, keys=keys, cache=LinkCache())
         _LOG.info("reloaded: %d keys, digest %s", len(keys.keys), policy.digest[:12])
+    return policy
 
 
 def _controls(found: ControlSnapshot, max_age_seconds: float) -> Controls:

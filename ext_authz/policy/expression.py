@@ -2,8 +2,8 @@
 
 1. Every fact is named to its end (`delegation.sub`), so that a typing mistake is found at load, not in the one request
    where it would have counted.
-2. Comprehensions do not stand inside each other, and there are no regular expressions: the cost is that of the text
-   times the longest list.
+2. Comprehensions do not stand inside each other, there is one `map` at most, and there are no regular expressions: the
+   cost is that of the text times the longest list. A second `map(x, x + x)` would double what the first one made.
 3. What is not known here is refused, whatever the CEL library makes of it.
 """
 
@@ -166,6 +166,8 @@ class _Reader:
                     yield self._variable(at + 1)
             elif token.kind == "sign" and token.value in _CLOSING and opened:
                 opened.pop()
+        if sum(token.value == "map" and self._is(at - 1, ".") for at, token in enumerate(self._tokens)) > 1:
+            raise ExpressionError("a second `map` is not read")
 
     def _variable(self, at: int) -> str:
         name = self._at(at)

@@ -96,6 +96,21 @@ def test_bad_change_keeps_what_was_there(exchange: ExchangeProcess) -> None:
     exchange.wait_for(lambda: exchange.ask(root(), RETRIEVER, CRM).status_code == 200, "the old policy")
 
 
+def test_keys_elsewhere_are_followed(exchange: ExchangeProcess) -> None:
+    """A key that is taken out of a file outside of the policy directory counts no more, without a restart."""
+    policies, elsewhere = exchange.directory / "policies", exchange.directory / "elsewhere.jwks.json"
+    good, key_set = (policies / "policy.yaml").read_text(), (policies / "sts.jwks.json").read_text()
+    elsewhere.write_text(key_set)
+    (policies / "policy.yaml").write_text(good.replace("sts.jwks.json", str(elsewhere)))
+    before = exchange.log.count("reloaded: ")
+    exchange.wait_for(lambda: exchange.log.count("reloaded: ") > before, "the policy")
+    assert 200 == exchange.ask(root(), RETRIEVER, CRM).status_code
+    elsewhere.write_text(key_set.replace("sts-1", "sts-2"))
+    exchange.wait_for(lambda: exchange.ask(root(), RETRIEVER, CRM).status_code == 400, "the loss of the key")
+    (policies / "policy.yaml").write_text(good)
+    exchange.wait_for(lambda: exchange.ask(root(), RETRIEVER, CRM).status_code == 200, "the old policy")
+
+
 def test_end() -> None:
     """On SIGTERM the exchange ends with exit code 0 and takes its socket away."""
     with ExchangeProcess.running() as process:

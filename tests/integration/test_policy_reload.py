@@ -131,9 +131,9 @@ def test_config_map_update_reloads(tmp_path: Path, policy: Path) -> None:
 def test_broken_policy_at_the_start(policy: Path) -> None:
     """A server never starts with a broken policy; every problem is told, one line each, and the exit code is 2."""
     (policy / "matrix.yaml").write_text(BROKEN)
-    (policy / "more.yaml").write_text("kind: TrustDomains\n")
+    (policy / "more.yaml").write_text("kind: InjectionGuard\n")
     code, log = refused_start(policy)
-    assert (2, [f"{policy / 'more.yaml'}:1:7: kind `TrustDomains` is not supported by this release"]) == (
+    assert (2, [f"{policy / 'more.yaml'}:1:7: kind `InjectionGuard` is not supported by this release"]) == (
         code,
         log.splitlines(),
     )

@@ -110,7 +110,7 @@ def test_reads_documents_in_the_order_of_names_and_lines(tmp_path: Path) -> None
 def test_all_problems_of_all_files_in_one_run(tmp_path: Path) -> None:
     """No problem hides another: files that cannot be read, or are no YAML, do not stop the others."""
     files: dict[str, str | bytes] = {
-        "a.yaml": "kind: PermissionMatrix\nmatrx: {}\n---\nkind: TrustDomains\n",
+        "a.yaml": "kind: PermissionMatrix\nmatrx: {}\n---\nkind: InjectionGuard\n",
         "b.yaml": "kind: [",
         "c.yaml": b"kind: \xff",
         "d.yaml": b"# \xc3\xbc\r\n\xc3\xbc: \xc3(",
@@ -122,7 +122,7 @@ def test_all_problems_of_all_files_in_one_run(tmp_path: Path) -> None:
     (directory / "gone.yaml").symlink_to("nowhere")
     assert [
         "a.yaml:2:1: unknown key `matrx`: did you mean `matrix`?",
-        "a.yaml:4:1: key `trust_domains` is missing",
+        "a.yaml:4:7: kind `InjectionGuard` is not supported by this release",
         "b.yaml:2:1: not YAML: did not find expected node content",
         "c.yaml:1:7: not UTF-8",
         "d.yaml:2:4: not UTF-8",

@@ -1,5 +1,6 @@
 """What the exchange gives for a chain: one more link, or a checkpoint, and never more than came in."""
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -31,11 +32,13 @@ from support.delegations import (
 )
 from support.exchanges import EXCHANGE, POLICY, Bench
 
-from ext_authz.client.signing import LinkSigner, certificate_sha256
+from ext_authz.client.minting import Root, mint_root
+from ext_authz.client.signing import LinkSigner, certificate_sha256, generate_private_key, public_jwk
 from ext_authz.errors import Reason, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.tokens.chain import Presentation, Receipt, verify_chain, verify_received_chain
 from ext_authz.tokens.jws import encode_base64url
+from ext_authz.tokens.keys import KeySet, parse_jwks
 from ext_authz.tokens.revocation import Revocations
 
 
@@ -485,3 +488,23 @@ async def test_closed_window(tmp_path: Path) -> None:
         assert (400, "unauthorized_client") == (await bench.ask(world().root())).error
         bench.clock[0] = NOW + 3600
         assert (400, "invalid_request") == (await bench.ask(world().root())).error  # expired meanwhile
+
+
+async def test_keys_of_another_process_count_as_long_as_they_were_heard_of(bench: Bench) -> None:
+    """What another process of the exchange signed is remembered until its address was silent for too long."""
+    other = generate_private_key("Ed25519")
+    signer = LinkSigner.with_key_id(EXCHANGE, "other-process", other)
+    received = mint_root(
+        signer, Root(on_behalf_of=USER, audience=RETRIEVER, scopes=SCOPES, allowed_targets=TARGETS), NOW
+    )
+    jwks = json.dumps({"keys": [public_jwk(other, "other-process")]})
+    snapshot = bench.exchange.snapshot
+    delegation = snapshot.policy.delegation
+    assert delegation is not None
+    verifier = delegation.verifier.with_keys({EXCHANGE: KeySet(parse_jwks(jwks), NOW + 60.0, "fetched")})
+    policy = replace(snapshot.policy, delegation=replace(delegation, verifier=verifier))
+    bench.exchange.snapshot = replace(snapshot, policy=policy)
+    bench.clock[0] = NOW + 60.0
+    assert 200 == (await bench.ask(received)).status
+    bench.clock[0] = NOW + 61.0
+    assert (400, "invalid_request") == (await bench.ask(received)).error

@@ -73,6 +73,11 @@ WRONG: dict[str, tuple[str, str]] = {
         "a comprehension inside another one is not read",
         "[1].map(a, ([a].map(b, b))) == []",
     ),
+    "a map of what a map made": (
+        "a second `map` is not read",
+        "delegation.scopes" + ".map(x, x + x)" * 60 + ".size() > 0",
+    ),
+    "a map beside another": ("a second `map` is not read", "size([1].map(x, x)) == size([2].map(y, y))"),
     "a variable that hides a fact": (
         "`subject` is taken: give the variable another name",
         "delegation.actors.all(subject, subject == '')",
