@@ -5,12 +5,13 @@
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import IO, Any
 
 from ext_authz.audit.record import SPAN_NAME
+from ext_authz.bounded_lines import bounded_lines
 
 # Bytes of one line: a record takes some 1.3 kB, one with every field at its limit under 100 kB.
 MAX_LINE_BYTES = 1024 * 1024
@@ -75,7 +76,9 @@ class ShadowReport:
 def report_of(file: IO[bytes], shadow_digest: str = "") -> ShadowReport:
     """Sum up JSON lines; with a digest, or its beginning, only differences of that shadow policy. Raises OSError."""
     report = ShadowReport()
-    for line in _lines(file):
+    for line in bounded_lines(file, MAX_LINE_BYTES):
+        if not line.strip():
+            continue
         attributes = _attributes(line)
         if attributes is None:
             report.damaged += 1
@@ -83,16 +86,6 @@ def report_of(file: IO[bytes], shadow_digest: str = "") -> ShadowReport:
             report.records += 1
             _add(report, attributes, shadow_digest)
     return report
-
-
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield lines without their ends; of one that is too long, its beginning."""
-    while line := file.readline(MAX_LINE_BYTES):
-        rest = line
-        while not rest.endswith(b"\n") and (rest := file.readline(MAX_LINE_BYTES)):
-            pass
-        if line.strip():
-            yield line
 
 
 def _attributes(line: bytes) -> Mapping[str, Any] | None:

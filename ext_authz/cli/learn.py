@@ -3,9 +3,8 @@
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -53,8 +52,7 @@ def learn(
         names = active.policy.names if active else _names(trust_domain, id_path)
         observations = Observations()
         for file in files:
-            with _opened(file) as lines:
-                observations.add(lines, with_missing=denied)
+            _read(file, observations, with_missing=denied)
     proposal = propose(observations, names, active)
     _check(proposal, few)
     if as_json:
@@ -85,11 +83,10 @@ def _names(trust_domain: str | None, id_path: str) -> Names:
     return names
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def _read(path: Path, observations: Observations, *, with_missing: bool) -> None:
     try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            yield file
+        with path.open("rb") as file:
+            observations.add(file, with_missing=with_missing)
     except OSError as error:
         raise ConfigurationError([f"{path}: {error.strerror}"]) from None
 

@@ -7,18 +7,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from ext_authz.attributes.path import parse_target
+from ext_authz.bounded_lines import bounded_lines
 from ext_authz.errors import Reason, Refusal
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 # Different requests that are kept: a thousand agents with a hundred routes each.
 MAX_DISTINCT = 100_000
-# Characters of a line; a record has about 1,500.
-MAX_LINE_CHARACTERS = 65_536
+# Bytes of a line; a record has about 1,500.
+MAX_LINE_BYTES = 65_536
 
 # Calls that the matrix or the registry refused, and nothing else: what a policy could be missing.
 _MISSING = frozenset({Reason.NOT_IN_MATRIX, Reason.ACTION_UNREGISTERED})
@@ -45,13 +46,13 @@ class Observations:
     unsuccessful: int = 0  # denied, failed, or refused by the workload itself
     beyond_bound: int = 0
 
-    def add(self, lines: Iterable[str], *, with_missing: bool) -> None:
-        """Add the lines of one file; `with_missing` also counts calls that no rule granted."""
-        for line in lines:
+    def add(self, file: IO[bytes], *, with_missing: bool) -> None:
+        """Add the lines of one file; `with_missing` also counts calls that no rule granted. Raises OSError."""
+        for line in bounded_lines(file, MAX_LINE_BYTES):
             self.lines += 1
             self._add(line, with_missing=with_missing)
 
-    def _add(self, line: str, *, with_missing: bool) -> None:
+    def _add(self, line: bytes, *, with_missing: bool) -> None:
         entry = _parsed(line)
         attributes = entry.get("attributes")
         try:
@@ -98,8 +99,8 @@ class Observations:
         return _request(entry["peer"], entry["local"], entry["method"], entry["path"], "")
 
 
-def _parsed(line: str) -> Mapping[str, Any]:
-    if len(line) > MAX_LINE_CHARACTERS:
+def _parsed(line: bytes) -> Mapping[str, Any]:
+    if len(line) > MAX_LINE_BYTES:
         return {}
     try:
         entry = json.loads(line)

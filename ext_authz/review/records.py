@@ -9,9 +9,10 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from ext_authz.audit.record import SPAN_NAME
+from ext_authz.bounded_lines import bounded_lines
 from ext_authz.errors import Reason
 from ext_authz.identity.spiffe_id import SpiffeId
 
@@ -93,22 +94,13 @@ class RecordFile:
         """Yield the decisions in order. Raises OSError."""
         self._flaws.clear()
         with self.path.open("rb") as file:
-            for number, line in enumerate(_lines(file), 1):
+            for number, line in enumerate(bounded_lines(file, MAX_LINE_BYTES), 1):
                 found = _read(number, line)
                 if isinstance(found, RecordedDecision):
                     yield found
                 elif found:
                     known = self._flaws.get(found, Flaw(found, 0, number))
                     self._flaws[found] = known._replace(lines=known.lines + 1)
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines; of one that is too long, its beginning."""
-    while line := file.readline(MAX_LINE_BYTES + 1):
-        yield line
-        rest = line
-        while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = file.readline(MAX_LINE_BYTES + 1)
 
 
 def _read(number: int, line: bytes) -> RecordedDecision | str:

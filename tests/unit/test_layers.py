@@ -18,7 +18,7 @@ PACKAGE = "ext_authz"
 # one line may not see each other.
 LINE = (
     {"__init__"},
-    {"errors", "memo", "faults", "garbage"},
+    {"errors", "memo", "faults", "bounded_lines", "garbage"},
     {"settings", "pb", "sockets", "times", "tally"},
     {"documents", "web"},
     {"attributes"},
@@ -49,7 +49,7 @@ BESIDE = {
     # The demo renders the sidecars that it starts, lets its agents delegate, and revokes what it delegated.
     "local": {"errors", "settings", "pb", "identity", "tokens", "stores", "client", "exchange", "render"},
     "render": {"errors", "settings", "pb", "identity"},
-    "learning": {"errors", "documents", "attributes", "identity", "action", "policy"},
+    "learning": {"errors", "bounded_lines", "documents", "attributes", "identity", "action", "policy"},
 }
 
 # Where a package that is not of the standard library may be imported: a layer, or one module of it.

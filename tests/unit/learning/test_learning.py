@@ -1,5 +1,6 @@
 """Learning: what counts as an observation, how routes are found, and that a proposal allows what was seen and nothing else."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ext_authz.audit.jsonlines import to_line
 from ext_authz.cli.main import app
 from ext_authz.documents.loader import load_policy
 from ext_authz.identity.names import Names
-from ext_authz.learning.observations import MAX_LINE_CHARACTERS, Observations, Request
+from ext_authz.learning.observations import MAX_LINE_BYTES, Observations, Request
 from ext_authz.learning.proposal import propose
 from ext_authz.learning.routes import new_actions
 from ext_authz.policy.compile import Policy, compile_policy
@@ -53,9 +54,8 @@ def record(**changes: Any) -> dict[str, Any]:
 def observed(*entries: Any, with_missing: bool = False) -> Observations:
     """Read lines; what is no text is written as JSON."""
     observations = Observations()
-    observations.add(
-        [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries], with_missing=with_missing
-    )
+    lines = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
+    observations.add(io.BytesIO("".join(f"{line}\n" for line in lines).encode()), with_missing=with_missing)
     return observations
 
 
@@ -69,7 +69,7 @@ REFUSED: dict[str, tuple[str, Any]] = {
     "empty line": ("not_understood", ""),
     "list": ("not_understood", "[1]"),
     "deep nesting": ("not_understood", "[" * 50_000),
-    "long line": ("not_understood", json.dumps(access()) + " " * MAX_LINE_CHARACTERS),
+    "long line": ("not_understood", json.dumps(access()) + " " * MAX_LINE_BYTES),
     "another object": ("not_understood", {"peer": f"{TD}/planner"}),
     "path in two readings": ("not_understood", access("/a/../b")),
     "encoded slash": ("not_understood", access("/a%2fb")),
@@ -114,7 +114,7 @@ def test_reads_the_records_of_this_server(tmp_path: Path) -> None:
     """What the server records of an allowed call is an observation of that call."""
     authorizer, kept = new_authorizer(default_snapshot())
     authorizer.check(QUESTION.serialized())
-    observations = observed(to_line(kept.records[0]).decode())
+    observations = observed(to_line(kept.records[0]).decode().strip())
     [request] = observations.counts
     assert QUESTION.caller == request.subject.uri
     assert request.action
