@@ -17,7 +17,7 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 def _tables() -> Iterator[dict[str, str]]:
     for table in _TABLE.finditer(REFERENCE.read_text("utf-8")):
-        rows = {}
+        rows: dict[str, str] = {}
         for line in table[1].splitlines():
             keys, *_, meaning = (cell.strip() for cell in _CELL.split(line)[1:-1])
             rows |= dict.fromkeys(re.findall(r"`([^`]+)`", keys), _LINK.sub(r"\1", meaning).replace("\\|", "|"))
