@@ -165,6 +165,7 @@ def checkpoint(
             "jti": list(origin.token_ids),
             "act": list(map(str, origin.actors)),
             "key": list(origin.keys),
+            "iss": [str(signer) if signer else "" for signer in origin.signers],
         },
         **_restrictions(narrowing.certificate_sha256, once=narrowing.once or replaced.delegation.once),
     }

@@ -28,7 +28,7 @@ class Shadow:
     def __init__(self, candidate: Policy | None = None) -> None:
         self.candidate = candidate  # None: it could not be loaded
         self.newly_allowed = self.newly_denied = self.other_reason = 0
-        self.given_up = 0  # comparisons that took too long
+        self.given_up = 0  # comparisons that took too long, or could not be made
         self._paired: tuple[Snapshot, Policy, Snapshot] | None = None
 
     def compared(self, decision: Decision, active: Snapshot, call: Call) -> Decision:
@@ -39,7 +39,12 @@ class Shadow:
             return decision
         stopwatch = call.stopwatch.again(MAX_SHADOW_NS)
         beside = Call(call.decision_id, call.now, stopwatch, call.peer, call.seen)
-        reason, rule = judge(decision.attributes, self._snapshot(active, candidate), beside)
+        try:
+            snapshot = self._snapshot(active, candidate)
+        except Exception:  # noqa: BLE001  rule 1
+            self.given_up += 1
+            return decision
+        reason, rule = judge(decision.attributes, snapshot, beside)
         if reason is decision.reason:
             return decision
         if reason is Reason.DEADLINE:

@@ -133,7 +133,7 @@ class ServerMetrics:
         differences.add_metric(("newly_denied",), shadow.newly_denied)
         differences.add_metric(("other_reason",), shadow.other_reason)
         yield differences
-        yield _counter("shadow_given_up", "Comparisons that took too long.", shadow.given_up)
+        yield _counter("shadow_given_up", "Comparisons that took too long, or could not be made.", shadow.given_up)
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

@@ -376,11 +376,15 @@ def _is_revoked_by_workload(link: _Link, marks: Mapping[SpiffeId, int]) -> bool:
 
 
 def _is_revoked_by_ancestor(origin: Origin, revocations: Revocations) -> bool:
-    """Whether a link that a checkpoint replaced was revoked; its actor is among the workloads."""
+    """Whether a link that a checkpoint replaced was revoked; its actor is among the workloads.
+
+    A signer counts as revoked whenever its links were made: when its key or certificate was, is not known any more.
+    """
     return (
         not revocations.token_ids.isdisjoint(origin.token_ids)
         or not revocations.key_ids.isdisjoint(origin.keys)
         or any(encode_base64url(digest) in origin.keys for digest in revocations.certificates)
+        or any(signer in revocations.workloads for signer in origin.signers if signer is not None)
     )
 
 
@@ -442,7 +446,14 @@ def _origin_of(links: list[_Link]) -> Origin:
         (*earlier.actors, *(link.claims.holder for link in links)),
         # A minter may have left out the keys; their places stay empty.
         (*(earlier.keys or ("",) * earlier.count), *(_reference_of(link.signer) for link in links)),
+        (*(earlier.signers or (None,) * earlier.count), *map(_signer_beside, links)),
     )
+
+
+def _signer_beside(link: _Link) -> SpiffeId | None:
+    """Return who signed, where the actor and the thumbprint of a certificate do not say it."""
+    is_told = link.signer.svid is not None and link.signer.key_id is None and link.claims.actor is None
+    return None if is_told else link.claims.issuer
 
 
 def _reference_of(signer: _Signer) -> str:

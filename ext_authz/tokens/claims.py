@@ -38,6 +38,8 @@ class Origin:
     token_ids: tuple[str, ...]
     actors: tuple[SpiffeId, ...]
     keys: tuple[str, ...]  # kid or certificate thumbprint of each ancestor; empty where the minter left them out
+    # Who signed each ancestor, where actor and thumbprint do not tell: with a registered key, or for another. Else None.
+    signers: tuple[SpiffeId | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,15 +185,18 @@ def _caveats(value: Any) -> bool:
 
 
 def _origin(value: Any) -> Origin:
-    read = ClaimReader(_only("orig", value, {"h", "n", "jti", "act", "key"}, {"h", "n", "jti", "act"}))
+    read = ClaimReader(_only("orig", value, {"h", "n", "jti", "act", "key", "iss"}, {"h", "n", "jti", "act"}))
     read.matching("h", _HASH)
     count = read.integer("n")
     token_ids = read.strings("jti", MAX_DEPTH + 1, _ID)
     actors = [_workload("orig", each) for each in _list_of_strings(value["act"])]
     keys = _list_of_strings(value["key"]) if "key" in value else []
-    if not 1 <= count <= MAX_DEPTH + 1 or {len(token_ids), len(actors)} != {count} or len(keys) not in {0, count}:
+    signers = [_workload("orig", each) if each else None for each in _list_of_strings(value.get("iss", []))]
+    if not 1 <= count <= MAX_DEPTH + 1 or {len(token_ids), len(actors)} != {count}:
         raise ClaimError("orig does not list as many ancestors as it counts")
-    return Origin(count, tuple(token_ids), tuple(actors), tuple(keys))
+    if not {len(keys), len(signers)} <= {0, count}:
+        raise ClaimError("orig does not list keys or signers for all ancestors")
+    return Origin(count, tuple(token_ids), tuple(actors), tuple(keys), tuple(signers))
 
 
 def _list_of_strings(values: Any) -> list[str]:

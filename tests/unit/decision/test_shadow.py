@@ -178,6 +178,16 @@ class _Slow:
         return self._registry.resolve(*arguments)
 
 
+def test_candidate_that_cannot_be_compared() -> None:
+    """A candidate that breaks before its first stage is given up, and the answer stands."""
+    broken: Any = replace(GRANTED, delegation=object())  # type: ignore[arg-type]
+    authorizer, recorder = shadowed(GRANTED, broken)
+    authorizer.check(QUESTION.serialized())
+    [record] = recorder.records
+    assert authorizer.shadow is not None
+    assert (Reason.ALLOWED, 1) == (record.reason, authorizer.shadow.given_up)
+
+
 @pytest.mark.parametrize(("nanoseconds", "given_up"), [(MAX_SHADOW_NS, 1), (MAX_SHADOW_NS - 1, 0)])
 def test_candidate_that_is_slow(nanoseconds: int, given_up: int) -> None:
     """A candidate that takes too long is given up, and that is no difference; the caller's own deadline did not pass."""

@@ -97,6 +97,7 @@ async def test_checkpoint(bench: Bench) -> None:
         "jti": [root["jti"], second["jti"]],
         "act": [PLANNER.uri, RETRIEVER.uri],
         "key": ["sts-1", thumbprint],
+        "iss": [STS.uri, ""],
     } == link["orig"]
     assert "~" not in answer.chain
     assert (MINTED, second["exp"], second["delegation_depth"] - 1, root["max_delegation_depth"]) == (
@@ -346,6 +347,8 @@ def revocations_of_an_ancestor(chain: str) -> dict[str, Revocations]:
         "user": Revocations(subjects={USER: MINTED}),
         "first agent": Revocations(workloads={PLANNER: MINTED}),
         "second agent": Revocations(workloads={RETRIEVER: NOW}),
+        "issuer of the root": Revocations(workloads={STS: MINTED}),
+        "issuer of the root, whose key is no longer believed": Revocations(workloads={STS: 1}),
     }
 
 
