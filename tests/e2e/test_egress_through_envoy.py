@@ -77,7 +77,7 @@ class Outside:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def outside() -> AsyncIterator[Outside]:
-    """The retrieval agent's outbound sidecar, the database agent's inbound one, and a server for each."""
+    """Run the retrieval agent's outbound sidecar, the database agent's inbound one, and a server for each."""
     ca = DevelopmentCa.create("agents.example.com")
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(short_directory())

@@ -12,7 +12,7 @@ from support.server_process import ServerProcess, refused_start
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy directory with an EgressAllowlist."""
+    """Write a policy directory with an EgressAllowlist."""
     directory = tmp_path_factory.mktemp("policies")
     (directory / "policy.yaml").write_text(POLICY)
     return directory
@@ -20,7 +20,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bound(policies: Path) -> Iterator[ServerProcess]:
-    """A server on the planner's own socket."""
+    """Run a server on the planner's own socket."""
     with ServerProcess.running(policies, socket_workload=PLANNER.uri) as server:
         yield server
 

@@ -31,7 +31,7 @@ HOSTILE = [
     *("", ".", "..", ":", ":443", "a..b", ".a", "a.b..", "-a", "a-", "a.-b", "a_b", "_dmarc.example.com", "*", "*.example.com"),
     *("user@api.example.com", "api.example.com@evil.example", "user:pass@a", "@a", "a@", "a:443@b"),
     *("a b", " a", "a ", "a\t", "a\n", "a\r\nx: y", "a\0", "a\x7f", "\ufeffa", "a\u200b", "a\u00ad"),
-    *("bücher.example", "ｅxample.com", "example。com", "exаmple.com", "\u212a.example", "ſ.example", "①.example"),
+    *("bücher.example", "\uff45xample.com", "example\u3002com", "ex\u0430mple.com", "\u212a.example", "\u017f.example", "①.example"),
     *("a%2eb", "%61", "a%00.example.com", "a/b", "a\\b", "a?b", "a#b", "a,b", "a;b", "http://a", "//a", "a&b", "a=b", "{a}"),
     *("a:", "a:0", "a:00", "a:0443", "a:65536", "a:99999", "a:123456", "a:+443", "a:-1", "a:4 43", "a:http", "a:443:443", "a:٤٤٣"),
     *("2130706433", "127.1", "127.0.1", "0x7f.1", "0x7f000001", "0x", "127.0.0.0x1", "0177.0.0.1", "127.0.0.01", "256.0.0.1"),
@@ -79,7 +79,9 @@ def test_one_reading_only(text: str) -> None:
     except AuthorityError:
         return
     assert (host, port) == parse_authority(host if port is None else f"{host}:{port}")
-    assert host.isascii() and host == host.lower() and not set("@%/\\ \n*_") & set(host)
+    assert host.isascii()
+    assert host == host.lower()
+    assert not set("@%/\\ \n*_") & set(host)
     assert text.lower().startswith(host)
 
 

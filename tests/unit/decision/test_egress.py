@@ -134,7 +134,8 @@ def test_answer_tells_nothing_to_whoever_is_called() -> None:
     assert [
         f"x-authz-{name}" for name in ("action", "actors", "decision-id", "on-behalf-of", "scopes", "subject")
     ] == removed
-    assert not response.ok_response.headers and not response.ok_response.response_headers_to_add
+    assert not response.ok_response.headers
+    assert not response.ok_response.response_headers_to_add
     assert PLANNER.uri == response.dynamic_metadata["subject"]
 
 
@@ -170,7 +171,8 @@ def test_record_of_a_host_that_is_none() -> None:
     _, record = ask(outbound("user:secret@api.example.com"))
     attributes = record.attributes()
     assert (PLANNER.uri, True) == (attributes["agent.caller"], attributes["ext_authz.caller_verified"])
-    assert "secret" not in json.dumps(attributes) and "agent.target" not in attributes
+    assert "secret" not in json.dumps(attributes)
+    assert "agent.target" not in attributes
 
 
 def test_inbound_records_name_no_direction() -> None:
@@ -246,4 +248,5 @@ def test_explanation_of_an_entry_that_does_not_screen() -> None:
     explanation = explain_bytes(outbound("prompts.example.com", "/"), egress_snapshot(), NOW)
     by_stage = {step.stage: step for step in explanation.steps}
     assert "the entry says `screen: nothing`" == by_stage["injection"].detail
-    assert by_stage["egress"].rule is not None and Path(by_stage["egress"].rule.where).name.startswith("policy.yaml:")
+    assert by_stage["egress"].rule is not None
+    assert Path(by_stage["egress"].rule.where).name.startswith("policy.yaml:")

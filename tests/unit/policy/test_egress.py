@@ -71,7 +71,8 @@ def test_several_entries_screen(order: tuple[str, str]) -> None:
     entries = "".join(f"    - {{hosts: [a.test], methods: [GET], screen: {screen}}}\n" for screen in order)
     egress = written_policy(f"{HEAD}{ACTIONS}---\nkind: EgressAllowlist\negress:\n  planner-agent:\n{entries}").egress
     outlet = egress.find(OutboundCall(PLANNER, "a.test", 443), "GET", "/")
-    assert outlet is not None and outlet.is_screened
+    assert outlet is not None
+    assert outlet.is_screened
 
 
 def test_documents_add_up() -> None:
