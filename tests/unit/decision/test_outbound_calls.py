@@ -250,3 +250,12 @@ def test_explanation_of_an_entry_that_does_not_screen() -> None:
     assert "the entry says `screen: nothing`" == by_stage["injection"].detail
     assert by_stage["egress"].rule is not None
     assert Path(by_stage["egress"].rule.where).name.startswith("policy.yaml:")
+
+
+# Without those of another workload: a capture does not hold who asked, so the workload that it names is taken for it.
+@pytest.mark.parametrize(("reason", "question"), [each for each in REASONS if OTHER.uri.encode() not in each[1]])
+def test_explanation_agrees(reason: Reason, question: bytes) -> None:
+    """The stages of an explanation end where the decision does."""
+    explanation = explain_bytes(question, egress_snapshot(), NOW)
+    step = explanation.decided_by
+    assert (reason, reason) == (explanation.decision.reason, Reason.ALLOWED if step is None else step.reason)
