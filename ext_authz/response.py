@@ -35,6 +35,8 @@ SCOPES_HEADER = "x-authz-scopes"
 ACTORS_HEADER = "x-authz-actors"
 # Set when a delegation chain or an access token was verified; removed otherwise.
 AUTHORITY_HEADERS = (ON_BEHALF_OF_HEADER, SCOPES_HEADER, ACTORS_HEADER)
+# Removed from every outbound call.
+OWN_HEADERS = (DECISION_ID_HEADER, SUBJECT_HEADER, ACTION_HEADER, *AUTHORITY_HEADERS)
 
 
 def to_check_response(decision: Decision) -> bytes:
@@ -55,6 +57,10 @@ def emergency_response() -> bytes:
 
 
 def _allow(decision: Decision) -> CheckResponse:
+    if decision.outbound is not None:
+        response = CheckResponse()
+        response.CopyFrom(_OUTBOUND_TEMPLATE)
+        return response
     if decision.identity is None or decision.action is None:
         raise ValueError("an allow names its subject and its action")
     response = CheckResponse()
@@ -159,6 +165,8 @@ def _set_metadata(metadata: Struct, decision: Decision) -> None:
     fields["reason"].string_value = decision.reason.value
     if decision.identity is not None:
         fields["subject"].string_value = decision.identity.subject.uri
+    elif decision.outbound is not None:
+        fields["subject"].string_value = decision.outbound.subject.uri
     if decision.action is not None:
         fields["action"].string_value = decision.action.name
 
@@ -166,6 +174,11 @@ def _set_metadata(metadata: Struct, decision: Decision) -> None:
 _ALLOW_TEMPLATE = CheckResponse(
     status=Status(code=Reason.ALLOWED.meaning.rpc_code),
     ok_response=OkHttpResponse(headers=[_option(DECISION_ID_HEADER), _option(SUBJECT_HEADER), _option(ACTION_HEADER)]),
+)
+# Nothing about who calls leaves with an outbound call: whoever is called may be anybody.
+_OUTBOUND_TEMPLATE = CheckResponse(
+    status=Status(code=Reason.ALLOWED.meaning.rpc_code),
+    ok_response=OkHttpResponse(headers_to_remove=OWN_HEADERS),
 )
 _DENIAL_TEMPLATE = CheckResponse(
     denied_response=DeniedHttpResponse(

@@ -22,7 +22,7 @@ MAX_SOCKET_PATH_BYTES = 103
 _TRANSPORT = frozenset(
     {
         *("listen", "tls_certificate", "tls_key", "tls_client_ca", "insecure", "metrics_listen"),
-        *("admin_listen", "control_store"),
+        *("admin_listen", "control_store", "socket_workload", "workloads"),
     }
 )
 
@@ -35,6 +35,8 @@ class Settings(BaseModel):
     policies: Path
     listen: str = f"{UNIX_PREFIX}/run/ext-authz/check.sock"
     socket_group: str | None = None  # group that may connect to the unix socket; absent: only this user
+    # SPIFFE ID of the one workload whose sidecars can open the unix socket: they may ask about it only, also about its calls out
+    socket_workload: str | None = None
     tls_certificate: Path | None = None  # PEM files, read again when they change
     tls_key: Path | None = None
     tls_client_ca: Path | None = (
@@ -99,6 +101,10 @@ class Settings(BaseModel):
             yield "tls_client_ca needs tls_certificate and tls_key"
         if self.tls_certificate is not None and self.listen.startswith(UNIX_PREFIX):
             yield "TLS is for TCP: a unix socket is protected by its permissions"
+        if self.socket_workload is not None and not self.listen.startswith(UNIX_PREFIX):
+            yield "socket_workload is for a unix socket: over TCP, tls_client_ca tells the sidecars apart"
+        if self.socket_workload is not None and self.workloads and self.socket_workload not in self.workloads:
+            yield "socket_workload is none of `workloads`: every question would be refused"
         if not (self.insecure or self.tls_certificate or self.is_local):
             yield f"`{self.listen}` is open to the network without TLS: set tls_certificate and tls_key, or `insecure: true`"
         if self.metrics_listen is not None and not (self.insecure or is_local(self.metrics_listen)):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
+from ext_authz.attributes.authority import MAX_AUTHORITY_BYTES
 from ext_authz.attributes.body import NO_BODY, Body, BodyState
 from ext_authz.attributes.path import parse_target
 from ext_authz.errors import Reason, Refusal
@@ -32,6 +33,11 @@ MAX_BODY_BYTES = 65536
 
 # Seconds since 1970: the end of the year 9999, where google.protobuf.Timestamp and Python's datetime end.
 _MAX_SECONDS = 253_402_300_799
+
+# The context extension that says which way a request goes: inbound when it is absent.
+DIRECTION_EXTENSION = "direction"
+INBOUND = "inbound"
+EGRESS = "egress"
 
 XFCC = "x-forwarded-client-cert"
 PARTIAL_BODY = "x-envoy-auth-partial-body"
@@ -62,6 +68,8 @@ _TEXT_HEADERS = frozenset({AI_PROMPT})
 # Kept when they stand once in printable ASCII, else dropped: they only correlate, and must not refuse a request.
 _CORRELATION_HEADERS = frozenset({TRACEPARENT, REQUEST_ID})
 _KEPT_HEADERS = _STRICT_HEADERS | _TEXT_HEADERS | _CORRELATION_HEADERS
+# Where a request says whom it calls, beside Envoy's own `host`.
+_AUTHORITY = frozenset({":authority", "host"})
 # Kept headers whose grammar has no comma: one that has it was two header lines.
 _COMMALESS = (AGENT_ACTION, TARGET_RESOURCE, REQUEST_TIMESTAMP, DELEGATION_TOKEN, PARTIAL_BODY, CONTENT_LENGTH)
 # Methods whose body Envoy may leave out without a word when nothing announced one (RFC 9110 section 9.3).
@@ -81,6 +89,13 @@ class Attributes(NamedTuple):
     headers: Mapping[str, str]  # the kept ones, lower-case names
     body: Body
     received_ns: int  # when Envoy saw the first byte, nanoseconds since 1970; 0 when Envoy did not say
+    authority: str = ""  # of an outbound request, as it came: whom it calls; empty for any other
+    scheme: str = ""  # of an outbound request
+
+    @property
+    def is_outbound(self) -> bool:
+        """Whether an outbound sidecar asks."""
+        return self.extensions.get(DIRECTION_EXTENSION) == EGRESS
 
 
 def parse_attributes(data: bytes, max_body_bytes: int = MAX_BODY_BYTES) -> Attributes:
@@ -95,7 +110,7 @@ def parse_attributes(data: bytes, max_body_bytes: int = MAX_BODY_BYTES) -> Attri
         raise Refusal(Reason.REQUEST_MALFORMED, f"the certificate has more than {MAX_CERTIFICATE_BYTES} bytes")
     headers = _headers(http)
     path, query = parse_target(http.path)
-    return Attributes(
+    found = Attributes(
         principal=source.principal,
         certificate=source.certificate,
         destination=attributes.destination.principal,
@@ -107,6 +122,7 @@ def parse_attributes(data: bytes, max_body_bytes: int = MAX_BODY_BYTES) -> Attri
         body=_body(http, headers, max_body_bytes),
         received_ns=to_nanoseconds(request.time),
     )
+    return found._replace(authority=_authority(http), scheme=http.scheme) if found.is_outbound else found
 
 
 def to_nanoseconds(time: Any) -> int:
@@ -114,6 +130,19 @@ def to_nanoseconds(time: Any) -> int:
     if not (0 < time.seconds < _MAX_SECONDS and 0 <= time.nanos < 1_000_000_000):
         return 0
     return int(time.seconds * 1_000_000_000 + time.nanos)
+
+
+def _authority(http: Any) -> str:
+    """Return whom an outbound request calls; every form in which the request says it must be the same."""
+    if http.HasField("header_map"):
+        lines = [line.raw_value or line.value for line in http.header_map.headers if line.key.lower() in _AUTHORITY]
+    else:
+        lines = [value for key, value in http.headers.items() if key.lower() in _AUTHORITY]
+    if len(http.host) > MAX_AUTHORITY_BYTES:
+        raise Refusal(Reason.REQUEST_MALFORMED, f"the host has more than {MAX_AUTHORITY_BYTES} bytes")
+    if any(line not in (http.host, http.host.encode()) for line in lines):
+        raise Refusal(Reason.HEADER_AMBIGUOUS, "the host stands in two forms that disagree")
+    return str(http.host)
 
 
 def _method(method: str) -> str:

@@ -6,7 +6,15 @@ Nothing here decides anything: these attributes go into the audit record of a re
 from typing import Any
 
 from ext_authz.attributes.body import NO_BODY
-from ext_authz.attributes.request import MAX_METHOD_BYTES, REQUEST_ID, TRACEPARENT, Attributes, to_nanoseconds
+from ext_authz.attributes.request import (
+    DIRECTION_EXTENSION,
+    EGRESS,
+    MAX_METHOD_BYTES,
+    REQUEST_ID,
+    TRACEPARENT,
+    Attributes,
+    to_nanoseconds,
+)
 from ext_authz.pb.external_auth_pb2 import CheckRequest
 
 # Characters of a path or principal that was not read as one: enough to recognise it.
@@ -26,6 +34,7 @@ def salvage_attributes(data: bytes) -> Attributes:
         return NOTHING._replace(
             principal=_shown(attributes.source.principal),
             destination=_shown(attributes.destination.principal),
+            extensions=_direction(attributes.context_extensions),
             method=_shown(request.http.method[:MAX_METHOD_BYTES]),
             path=_shown(request.http.path.partition("?")[0].partition("#")[0]),
             headers=_correlation(request.http),
@@ -38,6 +47,11 @@ def salvage_attributes(data: bytes) -> Attributes:
 def _shown(text: str) -> str:
     """Return the text, shortened, with everything but printable ASCII replaced: it goes into logs."""
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:MAX_SHOWN_CHARACTERS])
+
+
+def _direction(extensions: Any) -> dict[str, str]:
+    """Keep that an outbound sidecar asked."""
+    return {DIRECTION_EXTENSION: EGRESS} if extensions.get(DIRECTION_EXTENSION) == EGRESS else {}
 
 
 def _correlation(http: Any) -> dict[str, str]:

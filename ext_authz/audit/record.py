@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from ext_authz.attributes.request import AGENT_ACTION, REQUEST_ID, TRACEPARENT
+from ext_authz.attributes.request import AGENT_ACTION, EGRESS, REQUEST_ID, TRACEPARENT
 from ext_authz.decision.model import Decision, ShadowVerdict
 from ext_authz.documents.models import ACTION_NAME_PATTERN, RPC_METHOD_PATTERN, TOOL_PATTERN
 from ext_authz.errors import Outcome, Reason
@@ -18,6 +18,7 @@ from ext_authz.faults import place_of
 from ext_authz.identity.identify import Identity
 from ext_authz.identity.spiffe_id import MAX_ID_BYTES
 from ext_authz.injection.screen import Finding
+from ext_authz.policy.egress import OutboundCall
 from ext_authz.policy.verdict import Rule
 from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
@@ -71,6 +72,8 @@ class AuditRecord(NamedTuple):
     rpc_method: str = ""  # of a call to a JSON-RPC endpoint, and its tool
     tool: str = ""
     shadow: ShadowVerdict | None = None  # what the shadow policy says, where that differs
+    is_outbound: bool = False  # an outbound sidecar asked
+    outbound: OutboundCall | None = None  # who calls whom then, as far as it was found out
 
     def attributes(self) -> dict[str, Value]:
         """Return the record as span attributes; empty ones are left out.
@@ -90,8 +93,7 @@ class AuditRecord(NamedTuple):
 
     def _attributes(self) -> Iterator[tuple[str, Value]]:
         outcome = self.reason.meaning.outcome
-        yield "agent.caller", self.identity.subject.uri if self.identity else self.principal
-        yield "agent.target", self.identity.resource.uri if self.identity else self.destination
+        yield from zip(("agent.caller", "agent.target"), self._parties(), strict=True)
         yield "agent.action", self.action
         yield "policy.decision", "allow" if outcome is Outcome.ALLOW else "deny"
         yield "request.path", self.path
@@ -104,7 +106,8 @@ class AuditRecord(NamedTuple):
         yield "ext_authz.outcome", outcome.value
         yield "ext_authz.reason", self.reason.value
         yield "ext_authz.detail", self.detail
-        yield "ext_authz.caller_verified", self.identity is not None
+        yield "ext_authz.direction", EGRESS if self.is_outbound else ""
+        yield "ext_authz.caller_verified", self.identity is not None or self.outbound is not None
         yield "ext_authz.asserted_action", self.asserted_action
         yield "ext_authz.method", self.method
         yield "ext_authz.rpc_method", self.rpc_method
@@ -140,6 +143,13 @@ class AuditRecord(NamedTuple):
         for stage, duration_ns in self.durations_ns:
             yield f"ext_authz.duration_us.{stage}", round(duration_ns / 1000)
         yield "ext_authz.duration_us.total", round(self.elapsed_ns / 1000)
+
+    def _parties(self) -> tuple[str, str]:
+        if self.identity is not None:
+            return self.identity.subject.uri, self.identity.resource.uri
+        if self.outbound is not None:
+            return self.outbound.subject.uri, self.outbound.target
+        return self.principal, self.destination
 
 
 def _shadow_attributes(shadow: ShadowVerdict) -> Iterator[tuple[str, Value]]:
@@ -181,6 +191,8 @@ def to_record(decision: Decision) -> AuditRecord:
         rpc_method=_shown(decision.rpc.method, _RPC_METHOD) if decision.rpc else "",
         tool=_shown(decision.rpc.tool, _TOOL) if decision.rpc else "",
         shadow=decision.shadow,
+        is_outbound=attributes.is_outbound,
+        outbound=decision.outbound,
     )
 
 

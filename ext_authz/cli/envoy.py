@@ -78,9 +78,8 @@ def render(
         str | None,
         typer.Option(
             metavar="unix:PATH",
-            help="The authorization server, also HOST:PORT on loopback.",
-            show_default="unix:/run/ext-authz/check.sock",
-            rich_help_panel=_INBOUND,
+            help="The authorization server, also HOST:PORT on loopback; an outbound sidecar asks none unless this says which.",
+            show_default="unix:/run/ext-authz/check.sock, outbound: none",
         ),
     ] = None,
     host: Annotated[
@@ -106,7 +105,6 @@ def render(
             metavar="TIME",
             help="How long a request waits for its decision.",
             show_default="50ms",
-            rich_help_panel=_INBOUND,
         ),
     ] = None,
     caller_rate: Annotated[
@@ -166,8 +164,10 @@ def render(
                 access_log=access_log,
             )
         else:
-            given = {"--app": app_, "--app-protocol": app_protocol, "--authz": authz, "--host": host}
-            _refuse(role, given | {"--federated": federated, "--timeout": timeout, "--caller-rate": caller_rate})
+            given = {"--app": app_, "--app-protocol": app_protocol, "--host": host}
+            _refuse(role, given | {"--federated": federated, "--caller-rate": caller_rate})
+            if authz is None and timeout is not None:
+                raise ConfigurationError(["--timeout is that of a decision: say who decides, with --authz"])
             sidecar = OutboundSidecar.parse(
                 spiffe_id=spiffe_id,
                 listen=listen or "127.0.0.1:15001",
@@ -177,6 +177,8 @@ def render(
                 streams=stream or (),
                 stream_limit=stream_limit,
                 access_log=access_log,
+                authz=authz,
+                timeout=timeout or "50ms",
             )
         _write(_render(sidecar), output)
 

@@ -15,15 +15,18 @@ from ext_authz.action.registry import Action
 from ext_authz.attributes.request import (
     AUTHORIZATION,
     DELEGATION_TOKEN,
+    DIRECTION_EXTENSION,
+    INBOUND,
     REQUEST_TIMESTAMP,
     TARGET_RESOURCE,
     Attributes,
 )
 from ext_authz.decision.controls import NO_CONTROLS, Controls
+from ext_authz.decision.egress import find_outlet, outbound_call, outbound_caller
 from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
 from ext_authz.decision.rates import admit, admit_tokens
-from ext_authz.decision.screening import scan_request
+from ext_authz.decision.screening import scan_head, scan_request
 from ext_authz.decision.seen import Seen
 from ext_authz.decision.stopwatch import Stopwatch
 from ext_authz.errors import InsufficientScope, NotAllowed, Reason, Refusal, Undecided
@@ -35,16 +38,13 @@ from ext_authz.injection.screen import Finding, Screen
 from ext_authz.limits.limiter import Limiter
 from ext_authz.policy.compile import Policy
 from ext_authz.policy.constraints import all_satisfied, any_asks, denied, satisfied
+from ext_authz.policy.egress import OutboundCall
 from ext_authz.policy.facts import Facts
 from ext_authz.policy.federation import Federation
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
-
-DIRECTION_EXTENSION = "direction"
-INBOUND = "inbound"
-EGRESS = "egress"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class _Found(NamedTuple):
     choices: tuple[Grant, ...] = ()
     access_token: AccessToken | None = None
     rpc: RpcCall | None = None
+    outbound: OutboundCall | None = None
 
     def are_sound(self) -> bool:
         """Whether a failing stage left what it should have: answer and record are made of these."""
@@ -86,7 +87,8 @@ class _Found(NamedTuple):
         rule, delegation = isinstance(self.rule, Rule | None), isinstance(self.delegation, Delegation | None)
         tokens = delegation and isinstance(self.access_token, AccessToken | None)
         rpc = isinstance(self.rpc, RpcCall | None)
-        return identity and action and rule and tokens and rpc and isinstance(self.findings, tuple)
+        outbound = isinstance(self.outbound, OutboundCall | None)
+        return identity and action and rule and tokens and rpc and outbound and isinstance(self.findings, tuple)
 
 
 _NOTHING_FOUND = _Found()
@@ -110,6 +112,8 @@ def judge(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[Reaso
 
 def _run_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[_Found, Exception | None]:
     """Run the stages, and return what they found out and what ended them; None when all allow."""
+    if attributes.is_outbound:
+        return _run_outbound_stages(attributes, snapshot, call)
     policy, split = snapshot.policy, call.stopwatch.split
     identity = action = rule = delegation = access_token = rpc = None
     findings: tuple[Finding, ...] = ()
@@ -162,6 +166,33 @@ def _run_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple
     return _Found(identity, action, rule, delegation, findings, choices, access_token, rpc), ending
 
 
+def _run_outbound_stages(attributes: Attributes, snapshot: Snapshot, call: Call) -> tuple[_Found, Exception | None]:
+    """Run the stages of an outbound call. Chains and tokens are for the inbound decision point of whoever is called."""
+    policy, split = snapshot.policy, call.stopwatch.split
+    outbound = rule = None
+    findings: tuple[Finding, ...] = ()
+    ending: Exception | None = None
+    try:
+        outbound = OutboundCall(outbound_caller(attributes, call.peer, snapshot.identifier.workloads))
+        split("identity")
+        snapshot.controls.check_caller(outbound.subject, call.now)
+        rule = closed_by(policy, call.now)
+        if rule is not None:
+            raise Refusal(Reason.OUTSIDE_WINDOW)
+        outbound = outbound_call(outbound.subject, attributes)
+        outlet = find_outlet(policy.egress, outbound, attributes)
+        rule = outlet.rule
+        split("policy")
+        findings = scan_head(snapshot.screen, attributes) if outlet.is_screened else ()
+        split("injection")
+        _check_findings(findings)
+    except NotAllowed as error:
+        ending = error.with_traceback(None)
+    except Exception as error:  # noqa: BLE001  rule 3
+        ending = error
+    return _Found(rule=rule, findings=findings, outbound=outbound), ending
+
+
 def refuse(attributes: Attributes, snapshot: Snapshot, call: Call, error: Exception) -> Decision:
     """Return the decision on a request whose attributes could not be read. `attributes` is what was salvaged."""
     return _decision(attributes, _NOTHING_FOUND, snapshot, call, error)
@@ -197,6 +228,7 @@ def _decision(
         access_token=found.access_token,
         needed_scopes=ending.scopes if isinstance(ending, InsufficientScope) else (),
         rpc=found.rpc,
+        outbound=found.outbound,
     )
 
 
@@ -265,10 +297,7 @@ def _screen(
 
 
 def check_direction(attributes: Attributes) -> None:
-    direction = attributes.extensions.get(DIRECTION_EXTENSION, INBOUND)
-    if direction == EGRESS:  # there is no EgressAllowlist in this release, so nothing is on it
-        raise Refusal(Reason.EGRESS_DENIED)
-    if direction != INBOUND:
+    if attributes.extensions.get(DIRECTION_EXTENSION, INBOUND) != INBOUND:
         raise Refusal(Reason.REQUEST_MALFORMED, "the route's context extension `direction` is unknown")
 
 

@@ -21,18 +21,22 @@ from ext_authz.decision.decide import (
     check_peer,
     check_target,
     check_trust_domain,
+    closed_by,
     decide,
     verify_asked_access_token,
     verify_delegation,
 )
+from ext_authz.decision.egress import find_outlet, outbound_call, outbound_caller
 from ext_authz.decision.freshness import check_freshness
 from ext_authz.decision.model import Decision
 from ext_authz.decision.rates import has_room, wanted
-from ext_authz.decision.screening import scan_request
+from ext_authz.decision.screening import scan_head, scan_request
 from ext_authz.errors import NotAllowed, Reason, Refusal
 from ext_authz.faults import place_of
 from ext_authz.identity.identify import Identity
+from ext_authz.injection.screen import Finding
 from ext_authz.policy.constraints import all_satisfied, denied, satisfied
+from ext_authz.policy.egress import OutboundCall, Outlet
 from ext_authz.policy.facts import Facts
 from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Denial, Grant, Rule
@@ -80,7 +84,8 @@ def explain(attributes: Attributes, snapshot: Snapshot, call: Call) -> Explanati
     if decision.reason is Reason.ALLOWED:
         decision = has_room(decision, snapshot.policy, snapshot.limiter, call.stopwatch.started_ns)
     walk = _Walk(attributes, snapshot, call)
-    steps = tuple(_step(stage, run, walk) for stage, run in _STAGES)
+    stages = _OUTBOUND_STAGES if attributes.is_outbound else _STAGES
+    steps = tuple(_step(stage, run, walk) for stage, run in stages)
     verdicts = tuple(_grant_verdicts(walk))
     explanation = Explanation(decision, steps, walk.found_identity, walk.action, walk.delegation, verdicts)
     decided_by = explanation.decided_by
@@ -111,6 +116,14 @@ class _Walk:
     access_token_is_known: bool = False
     choices: tuple[Grant, ...] | None = None  # as those of a decision; None: no grant is satisfied
     rule: Rule | None = None
+    found_outbound: OutboundCall | None = None
+    outlet: Outlet | None = None
+
+    @property
+    def outbound(self) -> OutboundCall:
+        if self.found_outbound is None:
+            raise _NotReachedError
+        return self.found_outbound
 
     @property
     def identity(self) -> Identity:
@@ -160,6 +173,8 @@ def _step(stage: str, run: Callable[[_Walk], str], walk: _Walk) -> Step:
 
 
 def _direction(walk: _Walk) -> str:
+    if walk.attributes.is_outbound:
+        return "egress: what an outbound sidecar asks"
     check_direction(walk.attributes)
     return "inbound"
 
@@ -190,9 +205,8 @@ def _target(walk: _Walk) -> str:
 
 
 def _closed(walk: _Walk) -> str:
-    closed = walk.snapshot.policy.windows.closed_by(walk.call.now)
-    if closed is not None:
-        walk.rule = Rule(closed.where, f"closed {closed.name}", denies=True)
+    walk.rule = closed_by(walk.snapshot.policy, walk.call.now)
+    if walk.rule is not None:
         raise Refusal(Reason.OUTSIDE_WINDOW)
     return ""
 
@@ -265,6 +279,10 @@ def _injection(walk: _Walk) -> str:
     if walk.action is None:
         raise _NotReachedError
     findings = scan_request(walk.snapshot.screen, walk.attributes, walk.action, walk.rpc)
+    return _found(findings)
+
+
+def _found(findings: tuple[Finding, ...]) -> str:
     if findings:
         raise Refusal(
             Reason.INJECTION_DETECTED,
@@ -284,6 +302,39 @@ def _limits(walk: _Walk) -> str:
     return "; ".join([*counted, *([f"the caller: {found.caller_rate.text}"] if found.caller_rate else [])])
 
 
+def _caller(walk: _Walk) -> str:
+    walk.found_outbound = OutboundCall(
+        outbound_caller(walk.attributes, walk.call.peer, walk.snapshot.identifier.workloads)
+    )
+    return f"{walk.outbound.subject} calls out"
+
+
+def _caller_quarantine(walk: _Walk) -> str:
+    walk.snapshot.controls.check_caller(walk.outbound.subject, walk.call.now)
+    return ""
+
+
+def _host(walk: _Walk) -> str:
+    walk.found_outbound = outbound_call(walk.outbound.subject, walk.attributes)
+    return walk.outbound.target
+
+
+def _egress(walk: _Walk) -> str:
+    if not walk.outbound.host:
+        raise _NotReachedError
+    walk.outlet = find_outlet(walk.snapshot.policy.egress, walk.outbound, walk.attributes)
+    walk.rule = walk.outlet.rule
+    return ""
+
+
+def _head_injection(walk: _Walk) -> str:
+    if walk.outlet is None:
+        raise _NotReachedError
+    if not walk.outlet.is_screened:
+        return "the entry says `screen: nothing`"
+    return _found(scan_head(walk.snapshot.screen, walk.attributes))
+
+
 # In the order of `decide`, and what looks at its decision.
 _STAGES: tuple[tuple[str, Callable[[_Walk], str]], ...] = (
     ("direction", _direction),
@@ -301,6 +352,15 @@ _STAGES: tuple[tuple[str, Callable[[_Walk], str]], ...] = (
     ("constraints", _constraints),
     ("injection", _injection),
     ("limits", _limits),
+)
+_OUTBOUND_STAGES: tuple[tuple[str, Callable[[_Walk], str]], ...] = (
+    ("direction", _direction),
+    ("caller", _caller),
+    ("quarantine", _caller_quarantine),
+    ("closed windows", _closed),
+    ("host", _host),
+    ("egress", _egress),
+    ("injection", _head_injection),
 )
 
 

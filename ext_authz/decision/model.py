@@ -8,6 +8,7 @@ from ext_authz.attributes.request import Attributes
 from ext_authz.errors import Meaning, NotAllowed, Reason
 from ext_authz.identity.identify import Identity
 from ext_authz.injection.screen import Finding
+from ext_authz.policy.egress import OutboundCall
 from ext_authz.policy.verdict import Grant, Rule
 from ext_authz.tokens.access_token import AccessToken
 from ext_authz.tokens.chain import Delegation
@@ -44,6 +45,7 @@ class Decision(NamedTuple):
     choices: tuple[Grant, ...] = ()  # the satisfied grants, where calls are counted: one with room allows
     retry_after_seconds: int = 0  # of a refusal that ends by itself
     shadow: ShadowVerdict | None = None  # None: nothing differs, or there is no shadow policy
+    outbound: OutboundCall | None = None  # of an outbound call, which has neither identity nor action
 
     @property
     def meaning(self) -> Meaning:

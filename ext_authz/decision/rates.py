@@ -2,7 +2,8 @@
 
 1. Looking (`admit`, `admit_tokens`) belongs to the decision and changes nothing. Counting (`charge`) happens once, after
    the decision and before its answer, never when a decision is only explained or tried out.
-2. A failure while counting is `internal_error`: what cannot be counted is not allowed.
+2. Outbound calls are not counted: what is limited is who asks agents, and there the caller is the listener's own workload.
+3. A failure while counting is `internal_error`: what cannot be counted is not allowed.
 """
 
 from collections.abc import Sequence
@@ -49,19 +50,21 @@ def wanted(caller: SpiffeId, choices: Sequence[Grant], policy: Policy) -> Wanted
 
 def has_room(decision: Decision, policy: Policy, limiter: Limiter, now_ns: int) -> Decision:
     """Return a would-be allow, or a refusal when it would find no place. Counts nothing."""
+    if decision.attributes.is_outbound:
+        return decision
     found = _wanted(decision, policy)
     if found is None:
         return decision
     try:
         limiter.check(found, now_ns)
-    except Exception as error:  # noqa: BLE001  rule 2
+    except Exception as error:  # noqa: BLE001  rule 3
         return _overruled(decision, error)
     return decision
 
 
 def charge(decision: Decision, policy: Policy, limiter: Limiter, now_ns: int) -> Decision:
     """Count a decision, and return it, or a refusal when a would-be allow found no place."""
-    if policy.limits is None and not decision.choices:
+    if (policy.limits is None and not decision.choices) or decision.attributes.is_outbound:
         return decision
     try:
         if decision.reason is not Reason.ALLOWED:
@@ -70,7 +73,7 @@ def charge(decision: Decision, policy: Policy, limiter: Limiter, now_ns: int) ->
             grant = limiter.charge(found, now_ns)
             if grant is not None:
                 return _granted_by(grant, decision)
-    except Exception as error:  # noqa: BLE001  rule 2
+    except Exception as error:  # noqa: BLE001  rule 3
         return _overruled(decision, error)
     return decision
 

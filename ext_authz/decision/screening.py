@@ -28,7 +28,15 @@ def scan_request(
 
     Raises Refusal for a body that the action screens and that is not whole, or cannot be read.
     """
-    parts = list(_parts(attributes, action, rpc))
+    return _scan(screen, list(_parts(attributes, action, rpc)))
+
+
+def scan_head(screen: Screen, attributes: Attributes) -> tuple[Finding, ...]:
+    """Return what the screen finds in the prompt header, the path and the query."""
+    return _scan(screen, list(_head_parts(attributes)))
+
+
+def _scan(screen: Screen, parts: list["_Part"]) -> tuple[Finding, ...]:
     texts = _texts(parts)
     if texts is not None and screen.knows_clean(texts):
         return ()
@@ -87,7 +95,7 @@ def _texts(parts: Iterable[_Part]) -> list[str] | None:
     return texts
 
 
-def _parts(attributes: Attributes, action: Action, rpc: RpcCall | None) -> Iterator[_Part]:
+def _head_parts(attributes: Attributes) -> Iterator[_Part]:
     prompt = attributes.headers.get(AI_PROMPT)
     if prompt:
         yield _Text(f"header:{AI_PROMPT}", prompt)
@@ -95,6 +103,10 @@ def _parts(attributes: Attributes, action: Action, rpc: RpcCall | None) -> Itera
         yield _Text("path", unquote(attributes.path))
     if attributes.query:
         yield _Fields(tuple(query_leaves(attributes.query)))
+
+
+def _parts(attributes: Attributes, action: Action, rpc: RpcCall | None) -> Iterator[_Part]:
+    yield from _head_parts(attributes)
     if not action.screens_body:
         return
     if rpc is not None and rpc.body is not None:

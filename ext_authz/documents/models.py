@@ -414,14 +414,52 @@ class TrustDomains(Model):
     trust_domains: Annotated[dict[Name, TrustDomain], Field(min_length=1)]
 
 
+# A path of an outbound call, with the patterns of routes.
+OUTBOUND_PATH_PATTERN = r"^/[!-~]*$"
+
+
+class EgressEntry(Model):
+    """Hosts that a workload may call, and how."""
+
+    hosts: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=260)]], Field(min_length=1)]
+    ports: Annotated[list[Annotated[int, Field(ge=1, le=65535)]], Field(min_length=1)] = [443]
+    methods: Annotated[list[Annotated[str, StringConstraints(pattern=METHOD_PATTERN)]], Field(min_length=1)]
+    paths: (
+        Annotated[
+            list[Annotated[str, StringConstraints(pattern=OUTBOUND_PATH_PATTERN, max_length=2048)]],
+            Field(min_length=1),
+        ]
+        | None
+    ) = None  # absent: any
+    screen: Literal["headers", "nothing"] = "headers"  # prompt header, path and query
+
+
+class EgressAllowlist(Model):
+    """Which hosts workloads may call through their outbound sidecars; nothing else is allowed."""
+
+    kind: Literal["EgressAllowlist"]
+    version: Literal[1] = 1
+    groups: dict[str, list[Name]] = {}
+    egress: Annotated[dict[Name, Annotated[list[EgressEntry], Field(min_length=1)]], Field(min_length=1)]
+
+
 PolicyModel = (
-    PermissionMatrix | ActionRegistry | Delegation | IdentityProviders | Limits | TimeWindows | TrustDomains | TestSuite
+    PermissionMatrix
+    | ActionRegistry
+    | Delegation
+    | EgressAllowlist
+    | IdentityProviders
+    | Limits
+    | TimeWindows
+    | TrustDomains
+    | TestSuite
 )
 
 POLICY_KINDS: dict[str, type[PolicyModel]] = {
     "TimeWindows": TimeWindows,
     "TrustDomains": TrustDomains,
     "Delegation": Delegation,
+    "EgressAllowlist": EgressAllowlist,
     "IdentityProviders": IdentityProviders,
     "Limits": Limits,
     "TestSuite": TestSuite,
@@ -432,7 +470,6 @@ POLICY_KINDS: dict[str, type[PolicyModel]] = {
 # Kinds and keys of later releases. Writing one now is an error that says so, not a typing mistake.
 PLANNED_KINDS = frozenset(
     {
-        "EgressAllowlist",
         "InjectionGuard",
     }
 )

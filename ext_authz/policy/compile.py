@@ -18,6 +18,7 @@ from ext_authz.garbage import collection_paused
 from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_names
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.conditions import Condition, ConditionCompiler
+from ext_authz.policy.egress import Egress, compile_egress
 from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.expression import ExpressionError
 from ext_authz.policy.federation import Federation, compile_federation
@@ -50,6 +51,7 @@ class Policy:
     providers: ProviderPolicy | None = None  # None: no access token can be verified
     limits: CallLimits | None = None  # None: only cells limit how often
     federation: Federation = field(default_factory=Federation)
+    egress: Egress = field(default_factory=Egress)
 
     @property
     def key_sources(self) -> frozenset[KeySource]:
@@ -109,6 +111,7 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
     compiled = Matrix(grants, matrix.denials, conditional)
     check_invariants(documents, names, compiled, problems)
     limits = compile_limits(documents, names, compiled, problems)
+    egress = compile_egress(documents, names, problems)
     if problems:
         raise PolicyError(problems)
     requires_timestamp = any(source.model.require_timestamp for source in documents.of(PermissionMatrix))
@@ -127,6 +130,7 @@ def compile_policy(documents: PolicyDocuments) -> Policy:
         providers=providers,
         limits=limits,
         federation=federation,
+        egress=egress,
     )
 
 

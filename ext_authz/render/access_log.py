@@ -32,6 +32,12 @@ _REQUEST = {
     "duration_ms": "%DURATION%",
 }
 
+_DECISION = {
+    "decision": f"%DYNAMIC_METADATA({EXT_AUTHZ}:decision_id)%",
+    "reason": f"%DYNAMIC_METADATA({EXT_AUTHZ}:reason)%",
+    "authz_latency_us": f"%FILTER_STATE({EXT_AUTHZ}:FIELD:latency_us)%",
+}
+
 INBOUND_FORMAT = _REQUEST | {
     "peer": "%DOWNSTREAM_PEER_URI_SAN%",
     "peer_fingerprint": "%DOWNSTREAM_PEER_FINGERPRINT_256%",
@@ -40,9 +46,7 @@ INBOUND_FORMAT = _REQUEST | {
     "local": "%DOWNSTREAM_LOCAL_URI_SAN%",
     "tls_version": "%DOWNSTREAM_TLS_VERSION%",
     "tls_cipher": "%DOWNSTREAM_TLS_CIPHER%",
-    "decision": f"%DYNAMIC_METADATA({EXT_AUTHZ}:decision_id)%",
-    "reason": f"%DYNAMIC_METADATA({EXT_AUTHZ}:reason)%",
-    "authz_latency_us": f"%FILTER_STATE({EXT_AUTHZ}:FIELD:latency_us)%",
+    **_DECISION,
 }
 
 OUTBOUND_FORMAT = _REQUEST | {
@@ -51,6 +55,8 @@ OUTBOUND_FORMAT = _REQUEST | {
     "upstream_tls_version": "%UPSTREAM_TLS_VERSION%",
     "upstream_failure": "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
 }
+# Of an outbound sidecar that asks the authorization server.
+ASKING_OUTBOUND_FORMAT = OUTBOUND_FORMAT | _DECISION
 
 
 def access_log(path: Path, line: Mapping[str, str]) -> AccessLog:

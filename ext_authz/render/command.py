@@ -32,6 +32,9 @@ def _inbound(sidecar: InboundSidecar) -> Iterator[Flag]:
 
 def _outbound(sidecar: OutboundSidecar) -> Iterator[Flag]:
     yield from (("--upstream", upstream) for upstream in sidecar.upstreams)
+    if sidecar.authz is not None:
+        yield "--authz", sidecar.authz
+        yield "--timeout", format_duration(sidecar.authz_timeout)
 
 
 def _workload(sidecar: Sidecar) -> Iterator[Flag]:

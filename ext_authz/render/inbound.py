@@ -30,7 +30,7 @@ def _listener(sidecar: InboundSidecar) -> Listener:
         filters=(
             rate_limit_filter(sidecar.caller_rate),
             buffer_filter(),
-            ext_authz_filter(sidecar),
+            ext_authz_filter(sidecar.authz_timeout, shows_bodies=True),
             rbac_filter(sidecar.trust_domains),
         ),
         log=access_log(sidecar.access_log, INBOUND_FORMAT),

@@ -125,6 +125,8 @@ class OutboundSidecar:
     streams: tuple[str, ...]  # path prefixes without a limit on the time to the whole answer
     stream_limit: timedelta
     access_log: Path
+    authz: Address | None  # asked about every call; None: the list of upstreams alone decides
+    authz_timeout: timedelta
 
     @classmethod
     def parse(
@@ -138,6 +140,8 @@ class OutboundSidecar:
         streams: Iterable[str] = (),
         stream_limit: str = "10m",
         access_log: str = "/dev/stdout",
+        authz: str | None = None,
+        timeout: str = "50ms",
     ) -> Self:
         """Read a sidecar from text, as `InboundSidecar.parse` does; each upstream is NAME=HOST:PORT,SPIFFE_ID.
 
@@ -153,8 +157,11 @@ class OutboundSidecar:
             streams=problems.read_each("stream", parse_path_prefix, streams),
             stream_limit=problems.read("stream limit", _parse_stream_limit, stream_limit),
             access_log=problems.read("access log", _parse_file, access_log),
+            authz=None if authz is None else problems.read("authorization server", parse_local_address, authz),
+            authz_timeout=problems.read("timeout", parse_duration, timeout),
         )
-        _check_distinct(problems, {"listener": listen, "admin": admin})
+        asked = {} if authz is None else {"authorization server": authz}
+        _check_distinct(problems, {"listener": listen, "admin": admin, **asked})
         problems.raise_found()
         _check_names(problems, sidecar.upstreams)
         problems.raise_found()

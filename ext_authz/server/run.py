@@ -89,9 +89,8 @@ async def _serve(
     settings: Settings, authorizer: Authorizer, keys: KeyFetcher, recorder: AuditWriter, started: Callable[[str], None]
 ) -> None:
     server = grpc_server(settings)
-    server.add_generic_rpc_handlers(
-        (authorization_handler(authorizer, authenticates_peers=settings.tls_client_ca is not None),)
-    )
+    has_client_ca, peer = settings.tls_client_ca is not None, _socket_workload(settings)
+    server.add_generic_rpc_handlers((authorization_handler(authorizer, authenticates_peers=has_client_ca, peer=peer),))
     health_servicer = await _add_health(server)
     announcer = Announcer(recorder.offer)
     reloader = PolicyReloader(
@@ -181,6 +180,15 @@ def _identifier(settings: Settings) -> Identifier:
     if problems:
         raise SettingsError(problems)
     return Identifier(XfccMode(settings.xfcc_mode), settings.require_xfcc, frozenset(workloads))
+
+
+def _socket_workload(settings: Settings) -> SpiffeId | None:
+    if settings.socket_workload is None:
+        return None
+    try:
+        return SpiffeId.parse_workload(settings.socket_workload)
+    except SpiffeIdError as error:
+        raise SettingsError([f"socket_workload: {error}"]) from None
 
 
 def _sinks(settings: Settings) -> list[Sink]:

@@ -17,22 +17,25 @@ CHECK_METHOD = "Check"
 _Handler = Callable[[bytes, grpc.aio.ServicerContext], Awaitable[bytes]]
 
 
-def authorization_handler(authorizer: Authorizer, *, authenticates_peers: bool) -> grpc.GenericRpcHandler:
+def authorization_handler(
+    authorizer: Authorizer, *, authenticates_peers: bool, peer: SpiffeId | None = None
+) -> grpc.GenericRpcHandler:
     """Return the handler of the Authorization service.
 
-    With `authenticates_peers` the sidecar's client certificate names the only workload that it may ask about.
+    With `authenticates_peers` the sidecar's client certificate names the only workload that it may ask about. `peer` is
+    that workload where the listener is its own.
     """
-    check = _check_authenticated(authorizer) if authenticates_peers else _check(authorizer)
+    check = _check_authenticated(authorizer) if authenticates_peers else _check(authorizer, peer)
     return grpc.method_handlers_generic_handler(
         SERVICE_NAME, {CHECK_METHOD: grpc.unary_unary_rpc_method_handler(check)}
     )
 
 
-def _check(authorizer: Authorizer) -> _Handler:
+def _check(authorizer: Authorizer, peer: SpiffeId | None) -> _Handler:
     async def check(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         if authorizer.effects:
-            return await authorizer.check_with_effects(data, context.time_remaining())
-        return authorizer.check(data, context.time_remaining())
+            return await authorizer.check_with_effects(data, context.time_remaining(), peer)
+        return authorizer.check(data, context.time_remaining(), peer)
 
     return check
 

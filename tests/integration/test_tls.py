@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from support.authorizers import DEFAULT_POLICY, reason_of
 from support.check_requests import QUESTION, TRUST_DOMAIN
+from support.egress_policies import POLICY, outbound
 from support.server_process import PATIENCE_SECONDS, ServerProcess, check, connection, refused_listen
 
 from ext_authz.identity.spiffe_id import SpiffeId
@@ -103,6 +104,21 @@ def test_sidecar_asks_about_its_own_workload(tls: TlsServer) -> None:
 def test_sidecar_asks_about_another_workload(tls: TlsServer) -> None:
     """Another workload's SVID is refused: it could make up any attributes."""
     assert tls.ask(tls.ca.issue(OTHER)) == "identity_mismatch"
+
+
+def test_outbound_sidecar_asks_about_its_own_calls(tmp_path: Path) -> None:
+    """The SVID of the workload that calls out may ask, and no other."""
+    ca, certificate, policies = DevelopmentCa.create(TRUST_DOMAIN), ServerCertificate.create(), tmp_path / "policies"
+    policies.mkdir()
+    (policies / "policy.yaml").write_text(POLICY)
+    with ServerProcess.running(policies, listen="127.0.0.1:0", **write_files(tmp_path, certificate, ca)) as server:
+        reasons = []
+        for workload in (OTHER, OWN):
+            svid = ca.issue(workload)
+            credentials = grpc.ssl_channel_credentials(certificate.pem, svid.private_key_pem, svid.chain_pem)
+            with server.channel(credentials) as channel:
+                reasons.append(reason_of(check(channel, outbound(), PATIENCE_SECONDS)))
+    assert ["allowed", "egress_denied"] == reasons
 
 
 def yesterday(hours: int) -> datetime:

@@ -30,6 +30,7 @@ def test_defaults() -> None:
     assert merged().model_dump(exclude={"listen"}) == {
         "policies": Path("policies/default"),
         "socket_group": None,
+        "socket_workload": None,
         "shadow": None,
         "tls_certificate": None,
         "tls_key": None,
@@ -323,3 +324,15 @@ def test_admin_listener(values: dict[str, str], problem: str) -> None:
         merge_settings({"policies": "policies"}, {}, values)
     (found,) = caught.value.problems
     assert found.endswith(problem)
+
+
+def test_socket_of_one_workload() -> None:
+    """A unix socket may belong to one workload, which is one of those that are answered for."""
+    workload = "spiffe://agents.example.com/planner-agent"
+    assert workload == merged(socket_workload=workload, workloads=[workload]).socket_workload
+    assert ["socket_workload is for a unix socket: over TCP, tls_client_ca tells the sidecars apart"] == problems_of(
+        {"socket_workload": workload, "listen": "127.0.0.1:9001"}
+    )
+    assert ["socket_workload is none of `workloads`: every question would be refused"] == problems_of(
+        {"socket_workload": workload, "workloads": ["spiffe://agents.example.com/audit-agent"]}
+    )

@@ -144,6 +144,8 @@ def beyond_matrix(policy: Policy) -> Iterator[str]:
         yield "require_timestamp: every call needs a fresh x-request-timestamp"
     if policy.limits is not None and (policy.limits.usual is not None or policy.limits.callers):
         yield "callers: no more calls of a caller than its rate in Limits"
+    if policy.egress.outlets:
+        yield "EgressAllowlist: which hosts outside workloads may call; an export is about calls to workloads"
     for rule in dict.fromkeys(denial.rule for found in policy.matrix.conditional.values() for denial in found):
         yield f"{rule.text} ({rule.where}): a deny rule with a condition"
 

@@ -87,7 +87,7 @@ def test_output_file(tmp_path: Path) -> None:
         ([*INBOUND, "--caller-rate", "0"], "caller rate `0`: expected a number of calls a second"),
         ([*INBOUND, "--upstream", UPSTREAM], "--upstream: an inbound sidecar has none"),
         ([*OUTBOUND, "--app", "127.0.0.1:80"], "--app: an outbound sidecar has none"),
-        ([*OUTBOUND, "--timeout", "50ms"], "--timeout: an outbound sidecar has none"),
+        ([*OUTBOUND, "--timeout", "50ms"], "--timeout is that of a decision: say who decides, with --authz"),
         ([*INBOUND, "--certificate", "/a.pem"], "expected a certificate and its private key"),
         ([*INBOUND, "--output", "/nonexistent/a.yaml"], "/nonexistent/a.yaml: No such file or directory"),
     ],

@@ -58,6 +58,7 @@ SIDECARS: dict[str, Sidecar] = {
     "outbound": outbound(),
     "outbound with files": outbound(certificates=FILES, streams=[]),
     "outbound to nobody": outbound(upstreams=[]),
+    "outbound that asks": outbound(authz="unix:/run/ext-authz/own.sock", timeout="250ms"),
 }
 
 
@@ -176,6 +177,34 @@ def test_timeout_is_a_parameter() -> None:
     ext_authz = only(parsed(SIDECARS["inbound with everything"]), "ExtAuthz")
 
     assert "0.250s" == look(ext_authz, "grpc_service.timeout")
+
+
+def test_outbound_sidecar_asks_about_every_call() -> None:
+    """The server is told who calls out and where the route goes, no body, and of calls that would go nowhere too."""
+    configuration = parsed(SIDECARS["outbound that asks"])
+    manager = only(configuration, "HttpConnectionManager")
+    ext_authz = only(configuration, "ExtAuthz")
+    hosts = {host["name"]: host["typed_per_filter_config"] for host in look(manager, "route_config.virtual_hosts")}
+    extensions = {name: look(only(host, "ExtAuthzPerRoute"), "check_settings") for name, host in hosts.items()}
+    workload = {"direction": "egress", "workload": RETRIEVAL}
+
+    assert ["ExtAuthz", "Router"] == [type_name(item["typed_config"]) for item in manager["http_filters"]]
+    assert (None, "0.250s") == (look(ext_authz, "with_request_body"), look(ext_authz, "grpc_service.timeout"))
+    assert {
+        "database-agent": {"context_extensions": workload | {"port": "8443"}},
+        "search-agent": {"context_extensions": workload | {"port": "443"}},
+        "everything_else": {"context_extensions": workload},
+    } == extensions
+    assert "/run/ext-authz/own.sock" in str(cluster(configuration, "ext_authz"))
+    assert "decision" in look(only(configuration, "FileAccessLog"), "log_format.json_format")
+
+
+def test_outbound_sidecar_that_asks_nobody() -> None:
+    """Without an authorization server the list of upstreams decides, and nothing of a check is rendered."""
+    text = render(SIDECARS["outbound"])
+
+    assert "ExtAuthz" not in text
+    assert "decision" not in text
 
 
 def test_connection_manager_settings() -> None:

@@ -60,6 +60,9 @@ def test_inbound_refuses(field: str, value: object, problem: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "problem"),
     [
+        ("authz", "10.0.0.1:80", "authorization server `10.0.0.1:80`: expected a loopback"),
+        ("authz", "unix:/run/envoy/admin.sock", "is the admin's address too"),
+        ("timeout", "0ms", "timeout `0ms`: expected at least 1ms"),
         ("listen", "0.0.0.0:15001", "listener `0.0.0.0:15001`: expected a loopback"),
         ("upstreams", ["database-agent"], "upstream `database-agent`: expected NAME=HOST:PORT,SPIFFE_ID"),
         ("upstreams", ["a=b:1,c"], "upstream `a=b:1,c`: not a SPIFFE ID"),

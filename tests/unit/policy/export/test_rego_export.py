@@ -47,7 +47,7 @@ def test_exports_know_every_part_of_a_policy() -> None:
     assert said == set(Grant._fields)
     matrix, beyond, nothing = (
         {"names", "registry", "matrix"},
-        {"windows", "requires_timestamp", "limits"},
+        {"windows", "requires_timestamp", "limits", "egress"},
         {"delegation", "providers", "digest", "federation"},
     )
     assert matrix | beyond | nothing == {each.name for each in fields(Policy)}
