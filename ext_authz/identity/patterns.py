@@ -5,7 +5,7 @@
    the key. So what fits is found in as many look-ups as there are shapes, however many patterns there are.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
@@ -73,17 +73,19 @@ class Patterns:
         """Return the patterns that are among these URIs."""
         return cls(frozenset(subject for subject in subjects if WILDCARD in subject))
 
-    def covering(self, subject: str) -> Iterator[str]:
-        """Yield the patterns that stand for a workload, or for all that another pattern does; by their shapes."""
+    def covering(self, subject: str) -> list[str]:
+        """Return the patterns that stand for a workload, or for all that another one does, without itself; by their shapes."""
         parts = subject.split("/")
-        for shape in self.shapes:
-            if shape.length == len(parts):
+        found = []
+        for _, places, length in self.shapes:
+            if length == len(parts):
                 masked = parts.copy()
-                for place in shape.places:
+                for place in places:
                     masked[place] = WILDCARD
                 pattern = "/".join(masked)
-                if pattern in self.uris:
-                    yield pattern
+                if pattern in self.uris and pattern != subject:
+                    found.append(pattern)
+        return found
 
 
 def covers(one: str, other: str) -> bool:

@@ -238,10 +238,11 @@ def _add_cell(found: dict[Call, list[str]], names: Names, row: Row, cell: Cell) 
 
 def _add_unseen(proposal: Proposal, active: Active, seen: Collection[Call]) -> None:
     matrix = active.policy.matrix
-    callers = Counter((each, *call[1:]) for call in seen for each in matrix.about(call[0]))
+    allowed = (call for call in seen if matrix.denial(call) is None)
+    callers = Counter((subject, *rest) for caller, *rest in allowed for subject in matrix.about(caller))
     for call, grants in sorted(matrix.grants.items()):
         named = _subject_name(call[0], proposal.names), _subject_name(call[1], proposal.names), call[2]
-        if call not in callers:
+        if call not in callers and call not in seen:
             proposal.unseen_calls.append((named, grants[0].rule.where))
         elif WILDCARD in call[0]:
             proposal.narrowed_calls.append((named, grants[0].rule.where, callers[call]))

@@ -56,19 +56,21 @@ class Matrix:
         """
         if not self.patterns.uris:
             return (subject,)
-        return (subject, *(pattern for pattern in self.patterns.covering(subject) if pattern != subject))
+        return (subject, *self.patterns.covering(subject))
 
     def verdict(self, key: Key) -> Verdict:
         """Return the verdict on the calls of a workload, or of one that fits a pattern and no more exact rule."""
-        subjects = self.about(key[0])
-        denial = self._denial(subjects, key)
+        subject, resource, action = key
+        subjects = self.about(subject)
+        denial = self._denial(subjects, key) if self.denials else None
         if denial is not None:
             return Verdict(Reason.DENIED_BY_RULE, denial)
-        _, resource, action = key
-        grants = tuple(grant for subject in subjects for grant in self.grants.get((subject, resource, action), ()))
+        grants: tuple[Grant, ...] = ()
+        for each in subjects:
+            grants += self.grants.get((each, resource, action), ())
         if not grants:
             return _NO_GRANT
-        return Verdict(Reason.ALLOWED, grants[0].rule, grants, self.denials_when(key))
+        return Verdict(Reason.ALLOWED, grants[0].rule, grants, self.denials_when(key) if self.conditional else ())
 
     def denial(self, key: Key) -> Rule | None:
         """Return the deny rule without a condition that counts for a call; for a pattern, for all calls of those that fit."""

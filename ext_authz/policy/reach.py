@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from ext_authz.identity.patterns import WILDCARD, meet
-from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
+from ext_authz.policy.engine import Key, Matrix
 from ext_authz.policy.verdict import Rule
 
 
@@ -30,25 +30,12 @@ Reached = Mapping[str, Step]
 
 
 def grant_graph(matrix: Matrix) -> Graph:
-    """Return the steps of a matrix."""
-    if matrix.patterns.uris:
-        return _FittingGraph(matrix)
-    denials = matrix.denials
-    graph: dict[str, dict[str, Rule]] = {}
-    for key, grants in matrix.grants.items():
-        subject, resource, _ = key
-        if denials and (key in denials or (subject, resource, EVERY_ACTION) in denials):
-            continue
-        steps = graph.get(subject)
-        if steps is None:
-            steps = graph[subject] = {}
-        if resource not in steps:
-            steps[resource] = grants[0].rule
-    return graph
+    """Return the steps of a matrix. Any subject may be asked about, also a pattern or one that only patterns are about."""
+    return _GrantGraph(matrix)
 
 
-class _FittingGraph(Mapping[str, Mapping[str, Rule]]):
-    """The steps of a matrix with wildcards, found when they are asked for: any subject may be asked about."""
+class _GrantGraph(Mapping[str, Mapping[str, Rule]]):
+    """The steps of a matrix, found when they are asked for."""
 
     def __init__(self, matrix: Matrix) -> None:
         self._matrix = matrix

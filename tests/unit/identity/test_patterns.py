@@ -111,8 +111,8 @@ def test_cover_and_meet(one: str, other: str) -> None:
 @given(st.sets(subjects), subjects)
 def test_patterns_that_cover(written: set[str], subject: str) -> None:
     """The look-ups find every pattern that covers, and no other; fewer wildcards first, of as many those further left."""
-    found = list(Patterns.among(written).covering(subject))
-    assert {each for each in written if "*" in each and covers(each, subject)} == set(found)
+    found = Patterns.among(written).covering(subject)
+    assert {each for each in written - {subject} if "*" in each and covers(each, subject)} == set(found)
     assert sorted(found, key=Shape.of) == found
 
 
@@ -120,4 +120,4 @@ def test_cost_is_that_of_the_shapes() -> None:
     """Ten thousand patterns of one shape are looked up like one: what is looped over is the shapes."""
     many = Patterns.among(f"spiffe://td/ns/*/sa/{number}" for number in range(10_000))
     assert Patterns.among(["spiffe://td/ns/*/sa/7"]).shapes == many.shapes
-    assert ["spiffe://td/ns/*/sa/7"] == list(many.covering("spiffe://td/ns/x/sa/7"))
+    assert ["spiffe://td/ns/*/sa/7"] == many.covering("spiffe://td/ns/x/sa/7")

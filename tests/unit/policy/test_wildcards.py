@@ -288,6 +288,12 @@ VIOLATIONS = {
         "{from: ns/*/sa/x, must_not_reach: db}",
         "`ns/*/sa/x` must not reach `db`: ns/*/sa/x -> db (policy.yaml:3)",
     ),
+    "one by name who fits the start": (
+        "ns/a/sa/x: {db: [search]}",
+        "",
+        "{from: ns/*/sa/x, must_not_reach: db}",
+        "`ns/*/sa/x` must not reach `db`: ns/*/sa/x -> db (policy.yaml:3)",
+    ),
     "anyone who fits the goal": (
         "a: {ns/t/sa/x: [search]}",
         "",

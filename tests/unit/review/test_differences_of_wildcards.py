@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from support.written_policies import ACTIONS
-from unit.policy.test_wildcards import CALLS, Document, fits, matrices, obvious
+from unit.policy.test_wildcards import CALLS, Call, Document, fits, matrices, obvious
 
 from ext_authz.documents.loader import load_policy
 from ext_authz.errors import ConfigurationError, Reason
@@ -48,7 +48,8 @@ def test_triples_say_what_differs_for_everyone(old: Document, new: Document) -> 
     """Each workload, also one that is written nowhere, has exactly one triple for each call that it newly may or may not make."""
     found = compared(old, new)
     written = subjects_of(old) | subjects_of(new)
-    allowed, denied = set(), set()
+    allowed: set[Call] = set()
+    denied: set[Call] = set()
     for call in CALLS:
         before, after = (obvious(document, call)[0] is Reason.ALLOWED for document in (old, new))
         if before is not after:

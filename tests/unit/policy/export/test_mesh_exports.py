@@ -251,10 +251,14 @@ def test_istio_leaves_wildcards_out(tmp_path: Path) -> None:
     assert [{"source": {"principals": ["agents.example.com/ns/agents/sa/planner"]}}] == rule["from"]
     assert [{"operation": {"methods": ["GET"], "paths": ["/records"]}}] == rule["to"]
     assert (
-        ("ns/*/sa/reader -> ns/agents/sa/crm: read (policy.yaml:6): Istio has no wildcard for one segment of a principal, so it "
-        "denies this"),
-        ("deny ns/*/sa/* -> ns/agents/sa/crm: purge (policy.yaml:10): Istio has no wildcard for one segment of a principal; no "
-        "permission here allows it either"),
+        (
+            "ns/*/sa/reader -> ns/agents/sa/crm: read (policy.yaml:6): Istio has no wildcard for one segment of a principal, so it "
+            "denies this"
+        ),
+        (
+            "deny ns/*/sa/* -> ns/agents/sa/crm: purge (policy.yaml:10): Istio has no wildcard for one segment of a principal; no "
+            "permission here allows it either"
+        ),
     ) == exported.notes
 
 
