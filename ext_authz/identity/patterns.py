@@ -26,15 +26,14 @@ class SubjectPattern:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a SPIFFE ID in which at least one whole segment is `*`. Raises SpiffeIdError."""
-        start, slash, path = text.removeprefix("spiffe://").partition("/")
-        segments = path.split("/")
-        literal = [_ANY_SEGMENT if segment == WILDCARD else segment for segment in segments]
-        if WILDCARD in start or any(WILDCARD in segment for segment in literal):
+        parts = text.split("/")  # the scheme, nothing, the trust domain, and the segments
+        literal = parts[:3] + [_ANY_SEGMENT if part == WILDCARD else part for part in parts[3:]]
+        if any(WILDCARD in part for part in literal):
             raise SpiffeIdError("`*` stands for one whole segment of a path")
-        if literal == segments:
+        if literal == parts:
             raise SpiffeIdError("a pattern has a segment that is `*`")
-        checked = SpiffeId.parse_workload(f"spiffe://{start}/{'/'.join(literal)}")
-        return cls(f"spiffe://{start}/{path}", checked.trust_domain, slash + path)
+        checked = SpiffeId.parse_workload("/".join(literal))
+        return cls(text, checked.trust_domain, "/" + "/".join(parts[3:]))
 
     def __str__(self) -> str:
         return self.uri

@@ -80,6 +80,8 @@ def test_nobody_is_a_pattern() -> None:
     with pytest.raises(SpiffeIdError):
         SubjectPattern.parse("spiffe://agents.example.com/ns/a/sa/x")
     with pytest.raises(SpiffeIdError):
+        SubjectPattern.parse("agents.example.com/ns/*/sa/x")
+    with pytest.raises(SpiffeIdError):
         NAMES.resolve("ns/*/sa/x")
 
 
