@@ -3,6 +3,8 @@
 1. Groups are resolved, documents are put together, and denials stand beside the grants that they beat.
 2. What a grant asks beside subject, resource and action is told in the words of its cell; what its cell leaves to the
    Delegation document, or to the action, is filled in.
+3. A subject with wildcards has entries of its own. What it grants, and what a rule denies it, counts in the entries of those
+   that fit it too, where they have some.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +12,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from ext_authz.analysis.survey import Survey, WrittenCell
-from ext_authz.policy.engine import EVERY_ACTION
+from ext_authz.policy.engine import EVERY_ACTION, Key, Matrix
 from ext_authz.policy.verdict import Rule
 
 
@@ -19,6 +21,9 @@ class Granted(NamedTuple):
 
     where: str  # file:line
     asks: Mapping[str, Any]  # keys of the cell, as written
+
+
+_Grants = Mapping[Key, list[Granted]]
 
 
 class Entry(NamedTuple):
@@ -43,13 +48,16 @@ class Entry(NamedTuple):
 
 
 def effective(survey: Survey) -> list[Entry]:
-    """Return every entry, sorted by subject, resource and action. Subjects and resources are SPIFFE IDs."""
-    grants = _grants(survey)
+    """Return every entry, sorted by subject, resource and action. Subjects and resources are SPIFFE IDs, or patterns."""
+    grants, matrix = _grants(survey), survey.policy.matrix
+    granted = {key: _all_grants(grants, matrix, key) for key in grants}
+    if matrix.patterns.uris:  # a denial by name may meet a grant by pattern alone
+        granted |= {key: found for key in matrix.denials if (found := _all_grants(grants, matrix, key))}
     entries = [
-        Entry(*key, tuple(found), survey.denial_of(*key), survey.denials_when(*key)) for key, found in grants.items()
+        Entry(*key, tuple(found), survey.denial_of(*key), survey.denials_when(*key)) for key, found in granted.items()
     ]
     met = {(entry.subject, entry.resource, name) for entry in entries for name in (entry.action, EVERY_ACTION)}
-    entries += [Entry(*key, (), rule) for key, rule in survey.policy.matrix.denials.items() if key not in met]
+    entries += [Entry(*key, (), rule) for key, rule in matrix.denials.items() if key not in met]
     return sorted(entries, key=lambda entry: entry[:3])
 
 
@@ -59,11 +67,16 @@ def by_pair(entries: Iterable[Entry]) -> Iterator[tuple[tuple[str, str], list[En
         yield pair, list(group)
 
 
-def _grants(survey: Survey) -> dict[tuple[str, str, str], list[Granted]]:
+def _all_grants(grants: _Grants, matrix: Matrix, key: Key) -> list[Granted]:
+    subject, resource, action = key
+    return [granted for each in matrix.about(subject) for granted in grants.get((each, resource, action), ())]
+
+
+def _grants(survey: Survey) -> _Grants:
     usual = (
         None if survey.policy.delegation is None else "required" if survey.policy.delegation.required else "optional"
     )
-    grants: dict[tuple[str, str, str], list[Granted]] = {}
+    grants: dict[Key, list[Granted]] = {}
     for cell in survey.cells:
         for action in dict.fromkeys(cell.cell.actions):
             granted = Granted(cell.line, _asks(cell, usual, survey.policy.registry.actions[action].access_token))

@@ -2,15 +2,17 @@
 
 1. Calls are those that some grant allows and no rule denies, whatever else the grant asks (`policy/reach.py`).
 2. What a taken-over agent can do at the end of a path is what the last step allows; the way there is a shortest one.
+3. A subject with wildcards stands here as an agent of its own: one that fits it and that no more exact rule is about. Who is
+   written by name has also the calls of the wildcards that it fits.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ext_authz.analysis.effective import by_pair, effective
 from ext_authz.analysis.survey import Survey
+from ext_authz.policy.engine import Matrix
 from ext_authz.policy.reach import Graph, path_to, reach, reversed_graph
-from ext_authz.policy.reach import grant_graph as graph_of
+from ext_authz.policy.verdict import Rule, Verdict
 
 
 class Call(NamedTuple):
@@ -51,22 +53,23 @@ class Landscape:
         self._back = reversed_graph(forward)
 
     @classmethod
-    def of(cls, survey: Survey) -> "Landscape":
-        """Return the landscape of a policy."""
-        name_of = survey.names.name_of
-        graph = graph_of(survey.policy.matrix)
-        names = {uri: name_of(uri) for pair in effective_pairs(graph) for uri in pair}
-        calls = {}
-        allowed = (entry for entry in effective(survey) if entry.is_allowed)
-        for (subject, resource), entries in by_pair(allowed):
-            rules = dict.fromkeys(granted.where for entry in entries for granted in entry.grants)
-            call = Call(names[subject], names[resource], tuple(entry.action for entry in entries), tuple(rules))
-            calls[call.subject, call.resource] = call
-        named = {
-            names[subject]: {names[resource]: rule for resource, rule in steps.items()}
-            for subject, steps in graph.items()
-        }
-        return cls(calls, named)
+    def of(cls, survey: Survey, besides: Iterable[str] = ()) -> "Landscape":
+        """Return the landscape of a policy; `besides` are SPIFFE IDs to look at that may be written nowhere in it."""
+        matrix, name_of = survey.policy.matrix, survey.names.name_of
+        granted: dict[str, set[tuple[str, str]]] = {}  # by subject as written: resource and action
+        for subject, resource, action in matrix.grants:
+            granted.setdefault(subject, set()).add((resource, action))
+        agents = {*granted, *(resource for _, resource, _ in matrix.grants), *besides}
+        calls: dict[tuple[str, str], Call] = {}
+        forward: dict[str, dict[str, Rule]] = {}
+        for agent in agents:
+            for resource, verdicts in _allowed(matrix, granted, agent).items():
+                rules = dict.fromkeys(grant.rule for verdict in verdicts.values() for grant in verdict.grants)
+                where = tuple(dict.fromkeys(rule.where for rule in rules))
+                call = Call(name_of(agent), name_of(resource), tuple(verdicts), where)
+                calls[call.subject, call.resource] = call
+                forward.setdefault(call.subject, {})[call.resource] = next(iter(rules))
+        return cls(calls, forward)
 
     @property
     def calls(self) -> list[Call]:
@@ -109,6 +112,14 @@ class Landscape:
         return tuple(sorted(ways, key=lambda way: (len(way.path), way.path)))
 
 
-def effective_pairs(graph: Graph) -> Iterable[tuple[str, str]]:
-    """Yield both ends of every step."""
-    return ((subject, resource) for subject, steps in graph.items() for resource in steps)
+def _allowed(
+    matrix: Matrix, granted: Mapping[str, Iterable[tuple[str, str]]], agent: str
+) -> Mapping[str, Mapping[str, Verdict]]:
+    """Return the verdicts on all calls of an agent that can be allowed, by resource and action in order."""
+    asked = {call for subject in matrix.about(agent) for call in granted.get(subject, ())}
+    found: dict[str, dict[str, Verdict]] = {}
+    for resource, action in sorted(asked):
+        verdict = matrix.verdict((agent, resource, action))
+        if verdict.grants:
+            found.setdefault(resource, {})[action] = verdict
+    return found

@@ -24,6 +24,7 @@ from ext_authz.documents.models import (
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.identity.names import GROUP_SIGN
+from ext_authz.identity.patterns import WILDCARD, covers, meet
 from ext_authz.policy.engine import EVERY_ACTION
 from ext_authz.policy.windows import Times
 
@@ -134,7 +135,8 @@ def _grant_looser(survey: Survey) -> _Found:
         for subject in cell.subjects:
             by_pair.setdefault((subject, cell.resource_id), []).append(cell)
     told = set()
-    for cells in by_pair.values():
+    for subject, resource in by_pair:
+        cells = [cell for each in survey.policy.matrix.about(subject) for cell in by_pair.get((each, resource), ())]
         for looser, stricter in permutations(cells, 2):
             shared = [action for action in stricter.cell.actions if action in looser.cell.actions]
             pair = looser.place, stricter.place
@@ -153,10 +155,12 @@ def _usual(survey: Survey) -> DelegationMode:
 
 
 def _deny_unmatched(survey: Survey) -> _Found:
-    granted = survey.policy.matrix.grants
-    pairs = {(subject, resource) for subject, resource, _ in granted}
+    granted: dict[str, dict[str, set[str]]] = {}  # resource -> subject -> actions
+    for subject, resource, action in survey.policy.matrix.grants:
+        granted.setdefault(resource, {}).setdefault(subject, set()).add(action)
     for denial in survey.denials:
-        if not any(_matches(subject, denial, granted, pairs) for subject in denial.subjects):
+        row = granted.get(denial.resource_id, {})
+        if not any(_matches(survey, subject, denial.rule.action, row) for subject in denial.subjects):
             yield (
                 denial.place,
                 "no grant is denied by this rule today",
@@ -164,12 +168,13 @@ def _deny_unmatched(survey: Survey) -> _Found:
             )
 
 
-def _matches(
-    subject: str, denial: WrittenDenial, granted: Collection[tuple[str, str, str]], pairs: Collection[tuple[str, str]]
-) -> bool:
-    if denial.rule.action == EVERY_ACTION:
-        return (subject, denial.resource_id) in pairs
-    return (subject, denial.resource_id, denial.rule.action) in granted
+def _matches(survey: Survey, subject: str, action: str, row: Mapping[str, Collection[str]]) -> bool:
+    """Whether some workload that the subject stands for is granted the action; `row` has actions by subject."""
+    if WILDCARD in subject:
+        found = [actions for granted, actions in row.items() if meet(subject, granted) is not None]
+    else:
+        found = [row[each] for each in survey.policy.matrix.about(subject) if each in row]
+    return any(action in (EVERY_ACTION, *actions) for actions in found)
 
 
 def _deny_covered(survey: Survey) -> _Found:
@@ -190,7 +195,7 @@ def _covers(one: WrittenDenial, other: WrittenDenial, *, later: bool) -> bool:
     """Whether `one` denies all that `other` does; of two that deny the same, the first covers the second."""
     if one.rule.when is not None and one.rule.when != other.rule.when:
         return False
-    if one.rule.action not in (EVERY_ACTION, other.rule.action) or not set(one.subjects) >= set(other.subjects):
+    if one.rule.action not in (EVERY_ACTION, other.rule.action) or not _all_covered(other.subjects, one.subjects):
         return False
     same = (
         one.rule.action == other.rule.action
@@ -198,6 +203,11 @@ def _covers(one: WrittenDenial, other: WrittenDenial, *, later: bool) -> bool:
         and set(one.subjects) == set(other.subjects)
     )
     return not (same and later)
+
+
+def _all_covered(subjects: Iterable[str], others: Collection[str]) -> bool:
+    patterns = [other for other in others if WILDCARD in other]
+    return all(subject in others or any(covers(pattern, subject) for pattern in patterns) for subject in subjects)
 
 
 def _action_unused(survey: Survey) -> _Found:
@@ -260,7 +270,7 @@ def _name_unknown(survey: Survey) -> _Found:
     known = set(map(survey.names.name_of, survey.workloads))
     for source in survey.documents.of(PermissionMatrix):
         for steps, name in _guarding_names(source.model):
-            if name.startswith(GROUP_SIGN) or survey.resolve(name) in survey.workloads:
+            if name.startswith(GROUP_SIGN) or _is_known(survey, survey.resolve(name)):
                 continue
             sentence = f"no cell has anything to do with {quoted(name)}{suggestion(name, known)}"
             yield (
@@ -268,6 +278,32 @@ def _name_unknown(survey: Survey) -> _Found:
                 sentence.rstrip("?"),
                 "correct the name: what guards a name that nobody has guards nothing",
             )
+
+
+def _is_known(survey: Survey, uri: str) -> bool:
+    if WILDCARD in uri:
+        return any(meet(uri, each) is not None for each in survey.workloads)
+    return any(each in survey.workloads for each in survey.policy.matrix.about(uri))
+
+
+def _subject_wildcard(survey: Survey) -> _Found:
+    for source in survey.documents.of(PermissionMatrix):
+        model = source.model
+        places = [(source.locate_key("matrix", subject), subject) for subject in model.matrix if WILDCARD in subject]
+        places += [
+            (source.locate("groups", group, index), member)
+            for group, members in model.groups.items()
+            for index, member in enumerate(members)
+            if WILDCARD in member
+        ]
+        places += [
+            (source.locate("deny", index, "subject"), rule.subject)
+            for index, rule in enumerate(model.deny)
+            if WILDCARD in rule.subject
+        ]
+        for place, subject in places:
+            sentence = f"{quoted(subject)} stands for every workload that fits it, also for those to come"
+            yield place, sentence, "name the workloads, or keep it where each of them is meant"
 
 
 def _guarding_names(model: PermissionMatrix) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -385,6 +421,7 @@ RULES: Mapping[str, LintRule] = {
     "delegation-unsaid": LintRule(Level.WARNING, _delegation_unsaid),
     "issuer-unlimited": LintRule(Level.WARNING, _issuer_unlimited),
     "provider-unbound": LintRule(Level.WARNING, _provider_unbound),
+    "subject-wildcard": LintRule(Level.WARNING, _subject_wildcard),
     "row-wide": LintRule(Level.WARNING, _row_wide),
     "cell-wide": LintRule(Level.WARNING, _cell_wide),
     "deny-unmatched": LintRule(Level.NOTE, _deny_unmatched),

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ext_authz.analysis.landscape import Landscape, Radius, Way
 from ext_authz.analysis.survey import Survey
+from ext_authz.identity.patterns import WILDCARD, covers
 
 # Rows and columns of the heat map: what a browser shows at once, and a person takes in.
 MAX_AGENTS = 100
@@ -78,11 +79,19 @@ def _view(survey: Survey, landscape: Landscape) -> _View:
     reached = {agent: len(landscape.reaches(agent)) for agent in landscape.agents}
     chosen = sorted(sorted(reached, key=lambda agent: (-reached[agent], agent))[:MAX_AGENTS])
     radii = sorted(map(landscape.radius, chosen), key=lambda radius: (-len(radius.reaches), radius.agent))
+    denied = frozenset(_denied(survey, chosen))
+    return _View(landscape, radii, chosen, denied, {agent: f"agent-{at}" for at, agent in enumerate(chosen)})
+
+
+def _denied(survey: Survey, agents: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield who is denied something of whom, in names; of a pattern those of `agents` whom it covers."""
     name_of = survey.names.name_of
-    denied = {
-        (name_of(subject), name_of(denial.resource_id)) for denial in survey.denials for subject in denial.subjects
-    }
-    return _View(landscape, radii, chosen, frozenset(denied), {agent: f"agent-{at}" for at, agent in enumerate(chosen)})
+    for denial in survey.denials:
+        for subject in denial.subjects:
+            covered = [name_of(subject)]
+            if WILDCARD in subject:
+                covered = [agent for agent in agents if covers(subject, survey.resolve(agent))]
+            yield from ((agent, name_of(denial.resource_id)) for agent in covered)
 
 
 def _heat_map(view: _View) -> str:

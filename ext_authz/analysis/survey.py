@@ -14,7 +14,6 @@ from ext_authz.documents.models import Cell, DenyRule, PermissionMatrix
 from ext_authz.garbage import collection_paused
 from ext_authz.identity.names import GROUP_SIGN, Names
 from ext_authz.policy.compile import Policy, compile_policy
-from ext_authz.policy.engine import EVERY_ACTION
 from ext_authz.policy.verdict import Rule
 
 
@@ -26,7 +25,7 @@ class WrittenCell:
     subject: str  # as written
     resource: str  # as written
     cell: Cell
-    subjects: tuple[str, ...]  # SPIFFE IDs
+    subjects: tuple[str, ...]  # SPIFFE IDs and patterns
     resource_id: str
 
     @property
@@ -47,7 +46,7 @@ class WrittenDenial:
     source: Source[PermissionMatrix]
     index: int
     rule: DenyRule
-    subjects: tuple[str, ...]  # SPIFFE IDs
+    subjects: tuple[str, ...]  # SPIFFE IDs and patterns
     resource_id: str
 
     @property
@@ -90,18 +89,18 @@ class Survey:
 
     @cached_property
     def workloads(self) -> frozenset[str]:
-        """The SPIFFE IDs that are a subject or a resource of some cell."""
+        """The SPIFFE IDs that are a subject or a resource of some cell, and the patterns that are a subject."""
         subjects = {subject for cell in self.cells for subject in cell.subjects}
         return frozenset(subjects | {cell.resource_id for cell in self.cells})
 
     def resolve(self, name: str) -> str:
-        """Return the SPIFFE ID of a name of this policy."""
+        """Return the SPIFFE ID of a name of this policy, or its pattern."""
         if name not in self._ids:
-            self._ids[name] = self.names.resolve(name).uri
+            self._ids[name] = self.names.resolve_subject(name).uri
         return self._ids[name]
 
     def subjects(self, source: Source[PermissionMatrix], subject: str) -> tuple[str, ...]:
-        """Return the SPIFFE IDs that a subject of a document stands for, each once."""
+        """Return the SPIFFE IDs and patterns that a subject of a document stands for, each once."""
         if not subject.startswith(GROUP_SIGN):
             return (self.resolve(subject),)
         members = source.model.groups[subject.removeprefix(GROUP_SIGN)]
@@ -109,14 +108,11 @@ class Survey:
 
     def denial_of(self, subject: str, resource: str, action: str) -> Rule | None:
         """Return the deny rule that applies to a call, None when there is none."""
-        denials = self.policy.matrix.denials
-        return denials.get((subject, resource, action)) or denials.get((subject, resource, EVERY_ACTION))
+        return self.policy.matrix.denial((subject, resource, action))
 
     def denials_when(self, subject: str, resource: str, action: str) -> tuple[Rule, ...]:
         """Return the deny rules with conditions that are about a call."""
-        found = self.policy.matrix.conditional
-        keys = ((subject, resource, action), (subject, resource, EVERY_ACTION))
-        return tuple(denial.rule for key in keys for denial in found.get(key, ()))
+        return tuple(denial.rule for denial in self.policy.matrix.denials_when((subject, resource, action)))
 
     def sorted_names(self, workloads: Iterable[str]) -> list[str]:
         """Return the names of SPIFFE IDs, in alphabetical order."""

@@ -14,6 +14,7 @@ from ext_authz.documents.loader import PolicyDocuments, load_policy
 from ext_authz.documents.models import Delegation, IdentityProviders, TimeWindows, TrustDomains
 from ext_authz.errors import ConfigurationError, PolicyError
 from ext_authz.identity.names import DEFAULT_ID_PATH, Names, check_names
+from ext_authz.identity.patterns import WILDCARD
 from ext_authz.identity.spiffe_id import SpiffeIdError
 from ext_authz.learning.observations import Observations
 from ext_authz.learning.proposal import Active, Proposal, propose
@@ -141,8 +142,11 @@ def _changes(proposal: Proposal) -> Iterator[str]:
         yield f"! {_sentence(call)}: seen, and denied ({where}); not proposed"
     for call, where in proposal.sometimes_denied_calls:
         yield f"! {_sentence(call)}: seen, and denied on a condition ({where}): keep that rule"
+    for call, where, callers in proposal.narrowed_calls:
+        yield f"~ {_sentence(call)} ({where}): granted to all who fit, seen of {callers}; narrowed to them"
     for call, where in proposal.unseen_calls:
-        yield f"- {_sentence(call)} ({where}): granted, and never seen"
+        of_whom = " of anyone who fits" if WILDCARD in call[0] else ""
+        yield f"- {_sentence(call)} ({where}): granted, and never seen{of_whom}"
 
 
 def _sentence(call: Sequence[str]) -> str:
@@ -157,6 +161,10 @@ def _difference(proposal: Proposal) -> dict[str, object]:
         "denied": [{**dict(zip(keys, call, strict=True)), "rule": where} for call, where in proposal.denied_calls],
         "sometimes_denied": [
             {**dict(zip(keys, call, strict=True)), "rule": where} for call, where in proposal.sometimes_denied_calls
+        ],
+        "narrowed": [
+            {**dict(zip(keys, call, strict=True)), "rule": where, "callers": callers}
+            for call, where, callers in proposal.narrowed_calls
         ],
         "unseen": [{**dict(zip(keys, call, strict=True)), "rule": where} for call, where in proposal.unseen_calls],
     }

@@ -5,18 +5,22 @@ from collections.abc import Collection
 from ext_authz.documents.problems import suggestion
 from ext_authz.errors import ConfigurationError
 from ext_authz.identity.names import Names
+from ext_authz.identity.patterns import covers
 from ext_authz.identity.spiffe_id import SpiffeIdError
 
 
 def chosen_workload(option: str, name: str | None, names: Names, known: Collection[str]) -> str | None:
-    """Return the SPIFFE ID that a name means, None for none. `known` are SPIFFE IDs. Raises ConfigurationError."""
+    """Return the SPIFFE ID or pattern that a name means, None for none. Raises ConfigurationError.
+
+    `known` are SPIFFE IDs and patterns; what fits one of these is known too.
+    """
     if name is None:
         return None
     try:
-        uri = names.resolve(name).uri
+        uri = names.resolve_subject(name).uri
     except SpiffeIdError as error:
         raise ConfigurationError([f"{option}: `{name}` names no workload: {error}"]) from None
-    if uri not in known:
+    if uri not in known and not any(covers(each, uri) for each in known):
         near = suggestion(name, map(names.name_of, known))
         raise ConfigurationError([f"{option}: the policy has nothing about `{name}`{near}"])
     return uri

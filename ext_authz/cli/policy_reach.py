@@ -53,6 +53,8 @@ def reach(
         whole = Landscape.of(found)
         uri = chosen_workload("--from", start, found.names, {found.resolve(name) for name in whole.agents})
         name = None if uri is None else found.names.name_of(uri)
+        if uri is not None and name not in whole.agents:
+            whole = Landscape.of(found, [uri])  # what only wildcards are about
         landscape = whole if name is None else whole.around(name)
         if as_json:
             text = json.dumps(_members(whole, name), indent=2) + "\n"

@@ -15,6 +15,7 @@ from ext_authz.analysis.survey import Survey, survey
 from ext_authz.cli.exits import exit_on_configuration_error
 from ext_authz.cli.policy_names import chosen_action, chosen_workload
 from ext_authz.identity.names import Names
+from ext_authz.identity.patterns import covers
 from ext_authz.policy.engine import EVERY_ACTION
 
 
@@ -51,7 +52,8 @@ def _chosen(found: Survey, subject: str | None, resource: str | None, action: st
     resource_id = chosen_workload("--resource", resource, found.names, known)
     chosen_action("--action", action, found.policy.registry.actions)
     for entry in entries:
-        pair_is_chosen = subject_id in (None, entry.subject) and resource_id in (None, entry.resource)
+        is_about = subject_id is None or covers(entry.subject, subject_id)
+        pair_is_chosen = is_about and resource_id in (None, entry.resource)
         if pair_is_chosen and (action is None or entry.action in (action, EVERY_ACTION)):
             yield entry
 

@@ -1,6 +1,7 @@
 """Observations to the smallest policy that allows them.
 
 1. A grant is proposed for a call that was seen, and for nothing else; it keeps every condition of the active policy's cell.
+   A cell whose subject has wildcards is narrowed to those that were seen.
 2. A request that the active policy knows keeps its action; only for others are routes proposed.
 3. What rests on few observations says so.
 """
@@ -19,11 +20,11 @@ from ext_authz.documents.loader import PolicyDocuments
 from ext_authz.documents.models import ActionRegistry, Cell, PermissionMatrix
 from ext_authz.errors import Refusal
 from ext_authz.identity.names import DEFAULT_ID_PATH, Names
+from ext_authz.identity.patterns import WILDCARD
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.learning.observations import Observations, Request
 from ext_authz.learning.routes import new_actions
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.engine import EVERY_ACTION
 from ext_authz.policy.verdict import Rule
 
 # The content type of gRPC, which an access log does not show.
@@ -55,6 +56,9 @@ class Proposal:
     denied_calls: list[tuple[Call, str]] = field(default_factory=list)  # seen, and denied by a rule; where
     sometimes_denied_calls: list[tuple[Call, str]] = field(default_factory=list)  # proposed, and denied on a condition
     unseen_calls: list[tuple[Call, str]] = field(default_factory=list)  # granted today and not seen; where
+    narrowed_calls: list[tuple[Call, str, int]] = field(
+        default_factory=list
+    )  # with wildcards; where, and seen of how many
 
     def to_yaml(self, few: int) -> str:
         """Return the documents; cells seen fewer than `few` times are marked."""
@@ -124,7 +128,7 @@ def _add_cells(proposal: Proposal, active: Active | None, seen: Counter[Call]) -
         proposal.sometimes_denied_calls += (
             ((subject, resource, action), rule.where) for rule in _conditional_denials(active, call)
         )
-        granted = cells.get(call, ())
+        granted = _conditions(active, cells, call)
         if active and not granted:
             proposal.new_calls.append((subject, resource, action))
         for conditions in granted or ("{}",):
@@ -150,14 +154,12 @@ def _actions(observations: Observations, active: Active | None) -> dict[Request,
 
 
 def _denial(active: Active | None, call: Call) -> Rule | None:
-    denials = active.policy.matrix.denials if active else {}
-    return denials.get(call) or denials.get((*call[:2], EVERY_ACTION))
+    return active.policy.matrix.denial(call) if active else None
 
 
 def _conditional_denials(active: Active | None, call: Call) -> Iterator[Rule]:
-    found = active.policy.matrix.conditional if active else {}
-    for denials in (found.get(call, ()), found.get((*call[:2], EVERY_ACTION), ())):
-        yield from (denial.rule for denial in denials)
+    if active is not None:
+        yield from (denial.rule for denial in active.policy.matrix.denials_when(call))
 
 
 def _registered(registry: Registry, request: Request) -> str:
@@ -216,8 +218,17 @@ def _cells(active: Active) -> dict[Call, list[str]]:
     return found
 
 
+def _conditions(active: Active | None, cells: Mapping[Call, list[str]], call: Call) -> list[str]:
+    """Return the conditions of every cell that grants a call, by name or by wildcards, each once."""
+    if active is None:
+        return []
+    _, resource, action = call
+    subjects = active.policy.matrix.about(call[0])
+    return list(dict.fromkeys(each for subject in subjects for each in cells.get((subject, resource, action), ())))
+
+
 def _add_cell(found: dict[Call, list[str]], names: Names, row: Row, cell: Cell) -> None:
-    subject, resource = (names.resolve(name).uri for name in row)
+    subject, resource = (names.resolve_subject(name).uri for name in row)
     conditions = json.dumps(cell.model_dump(mode="json", exclude_defaults=True, exclude={"actions"}), sort_keys=True)
     for action in cell.actions:
         conditions_here = found.setdefault((subject, resource, action), [])
@@ -226,10 +237,19 @@ def _add_cell(found: dict[Call, list[str]], names: Names, row: Row, cell: Cell) 
 
 
 def _add_unseen(proposal: Proposal, active: Active, seen: Collection[Call]) -> None:
-    for call, grants in sorted(active.policy.matrix.grants.items()):
-        if call not in seen:
-            subject, resource = (_name(SpiffeId.parse_workload(uri), proposal.names) for uri in call[:2])
-            proposal.unseen_calls.append(((subject, resource, call[2]), grants[0].rule.where))
+    matrix = active.policy.matrix
+    allowed = (call for call in seen if matrix.denial(call) is None)
+    callers = Counter((subject, *rest) for caller, *rest in allowed for subject in matrix.about(caller))
+    for call, grants in sorted(matrix.grants.items()):
+        named = _subject_name(call[0], proposal.names), _subject_name(call[1], proposal.names), call[2]
+        if call not in callers and call not in seen:
+            proposal.unseen_calls.append((named, grants[0].rule.where))
+        elif WILDCARD in call[0]:
+            proposal.narrowed_calls.append((named, grants[0].rule.where, callers[call]))
+
+
+def _subject_name(uri: str, names: Names) -> str:
+    return names.name_of(uri) if WILDCARD in uri else _name(SpiffeId.parse_workload(uri), names)
 
 
 def _name(workload: SpiffeId, names: Names) -> str:

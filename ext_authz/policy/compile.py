@@ -16,6 +16,7 @@ from ext_authz.documents.reader import quoted
 from ext_authz.errors import PolicyError
 from ext_authz.garbage import collection_paused
 from ext_authz.identity.names import GROUP_SIGN, NO_TRUST_DOMAIN, Names, check_names
+from ext_authz.identity.patterns import WILDCARD, Shape, Subject, SubjectPattern
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.conditions import Condition, ConditionCompiler
 from ext_authz.policy.egress import Egress, compile_egress
@@ -35,6 +36,9 @@ from ext_authz.tokens.providers import ProviderPolicy, compile_providers
 # Grants that the cells of groups may stand for, members times actions: some 60 MB. A hundred workloads that two hundred
 # members of a group may ask for ten things each are fewer; a file of 10 kB could ask for millions.
 MAX_GROUP_GRANTS = 250_000
+# Combinations of places at which subjects have wildcards, each a look-up a decision: an ID of Kubernetes has four segments,
+# of which two vary.
+MAX_SHAPES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,8 @@ class _MatrixCompiler:
         self._group_grants = 0
         # Each name is read once, and each set kept once: a large matrix has few of them, and many cells.
         self._known: dict[str, SpiffeId] = {}
+        self._subjects: dict[str, Subject] = {}
+        self._shapes: set[Shape] = set()
         self._scopes: dict[frozenset[str], frozenset[str]] = {}
 
     def add(self, source: Source[PermissionMatrix]) -> None:
@@ -191,25 +197,50 @@ class _MatrixCompiler:
         for index, denial in enumerate(source.model.deny):
             self._add_denial(source, index, denial, groups)
 
-    def _group(self, source: Source[PermissionMatrix], name: str) -> Iterator[SpiffeId]:
+    def _group(self, source: Source[PermissionMatrix], name: str) -> Iterator[Subject]:
         for index, member in enumerate(source.model.groups[name]):
-            workload = self._resolve(member, partial(source.locate, "groups", name, index))
+            workload = self._resolve_subject(member, partial(source.locate, "groups", name, index))
             if workload is not None:
                 yield workload
 
-    def _members(self, subject: str, groups: dict[str, list[SpiffeId]], here: Callable[[], str]) -> list[SpiffeId]:
+    def _members(self, subject: str, groups: dict[str, list[Subject]], here: Callable[[], str]) -> list[Subject]:
         if not subject.startswith(GROUP_SIGN):
-            workload = self._resolve(subject, here)
+            workload = self._resolve_subject(subject, here)
             return [] if workload is None else [workload]
         name = subject.removeprefix(GROUP_SIGN)
         if name not in groups:
             self._problems.append(f"{here()}: unknown group {quoted(name)}{suggestion(name, groups)}")
         return groups.get(name, [])
 
+    def _resolve_subject(self, name: str, here: Callable[[], str]) -> Subject | None:
+        known = self._subjects.get(name)
+        if known is not None:
+            return known
+        try:
+            subject = self._subjects.setdefault(name, self._names.resolve_subject(name))
+        except SpiffeIdError as error:
+            self._problems.append(f"{here()}: {quoted(name)} names no workload: {error}")
+            return None
+        if isinstance(subject, SubjectPattern):
+            self._count_shape(subject, here)
+        return subject
+
+    def _count_shape(self, pattern: SubjectPattern, here: Callable[[], str]) -> None:
+        """Count the places of wildcards; tell once when there are too many."""
+        before = len(self._shapes)
+        self._shapes.add(Shape.of(pattern.uri))
+        if before == MAX_SHAPES < len(self._shapes):
+            self._problems.append(
+                f"{here()}: subjects of a policy have `*` in at most {MAX_SHAPES} combinations of places"
+            )
+
     def _resolve(self, name: str, here: Callable[[], str]) -> SpiffeId | None:
         known = self._known.get(name)
         if known is not None:
             return known
+        if WILDCARD in name:
+            self._problems.append(f"{here()}: {quoted(name)} names no workload: `*` stands in subjects alone")
+            return None
         try:
             return self._known.setdefault(name, self._names.resolve(name))
         except SpiffeIdError as error:
@@ -217,7 +248,7 @@ class _MatrixCompiler:
             return None
 
     def _add_cell(
-        self, source: Source[PermissionMatrix], cell_name: tuple[str, str], subjects: list[SpiffeId], cell: Cell
+        self, source: Source[PermissionMatrix], cell_name: tuple[str, str], subjects: list[Subject], cell: Cell
     ) -> None:
         steps = ("matrix", *cell_name)
         resource = self._resolve(cell_name[1], partial(source.locate_key, *steps))
@@ -286,7 +317,7 @@ class _MatrixCompiler:
         return Times(tuple(during), tuple(not_during)) if during or not_during else None
 
     def _add_denial(
-        self, source: Source[PermissionMatrix], index: int, denial: DenyRule, groups: dict[str, list[SpiffeId]]
+        self, source: Source[PermissionMatrix], index: int, denial: DenyRule, groups: dict[str, list[Subject]]
     ) -> None:
         steps = ("deny", index)
         subjects = self._members(denial.subject, groups, partial(source.locate, *steps, "subject"))

@@ -13,6 +13,7 @@ from ext_authz.documents.models import TrustDomain, TrustDomains
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.identity.names import Names, check_names
+from ext_authz.identity.patterns import Subject
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 
 
@@ -23,8 +24,8 @@ class Partner:
     subjects: frozenset[SpiffeId] | None  # None: any
     actions: frozenset[str] | None  # None: any
 
-    def admits(self, subject: SpiffeId) -> bool:
-        """Whether this caller of the trust domain is asked about."""
+    def admits(self, subject: Subject) -> bool:
+        """Whether this caller of the trust domain is asked about; of a pattern, whether all that fit it are."""
         return self.subjects is None or subject in self.subjects
 
 
@@ -42,7 +43,7 @@ class Federation:
         partner = self.partners.get(subject.trust_domain)
         return partner is not None and partner.admits(subject)
 
-    def objection(self, subject: SpiffeId, action: str) -> str | None:
+    def objection(self, subject: Subject, action: str) -> str | None:
         """Say why a grant to this subject would never count, None when it does."""
         if subject.trust_domain == self.trust_domain:
             return None

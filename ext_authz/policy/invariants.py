@@ -1,6 +1,7 @@
 """Invariants: what no grant may ever bring about, checked over the whole directory when it is loaded.
 
-1. `{from: A, must_not_reach: B}` holds when no chain of steps leads from A to B (`policy/reach.py`).
+1. `{from: A, must_not_reach: B}` holds when no chain of steps leads from A to B (`policy/reach.py`); with wildcards, from
+   none of those that fit A to any that fits B.
 2. Every document's invariants see the grants and denials of all documents.
 3. A violation is an error of the policy like any other: nothing of the directory is served.
 """
@@ -12,6 +13,7 @@ from ext_authz.documents.models import PermissionMatrix
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
 from ext_authz.identity.names import GROUP_SIGN, Names
+from ext_authz.identity.patterns import WILDCARD, covers
 from ext_authz.identity.spiffe_id import SpiffeIdError
 from ext_authz.policy.engine import Matrix
 from ext_authz.policy.reach import Reached, Step, grant_graph, path_to, reach
@@ -36,9 +38,14 @@ def check_invariants(documents: PolicyDocuments, names: Names, matrix: Matrix, p
             problems.extend(
                 f"{source.locate(*steps)}: {quoted(invariant.from_)} must not reach {quoted(invariant.must_not_reach)}: "
                 + describe_path(names, path_to(reached, starts, goal))
-                for goal in sorted(goals)
-                if goal in reached
+                for goal in sorted(_reached_goals(goals, reached))
             )
+
+
+def _reached_goals(goals: frozenset[str], reached: Reached) -> set[str]:
+    patterns = [goal for goal in goals if WILDCARD in goal]
+    fitting = {each for each in reached if any(covers(pattern, each) for pattern in patterns)} if patterns else set()
+    return fitting | (goals & reached.keys())
 
 
 def describe_path(names: Names, steps: tuple[Step, ...]) -> str:
@@ -56,7 +63,7 @@ class _Members:
         self._problems = problems
 
     def of(self, name: str, here: str) -> frozenset[str]:
-        """Return the SPIFFE IDs of a workload or group."""
+        """Return the SPIFFE IDs of a workload, pattern or group."""
         if not name.startswith(GROUP_SIGN):
             return frozenset(self._resolved([name], here))
         group = name.removeprefix(GROUP_SIGN)
@@ -68,7 +75,7 @@ class _Members:
     def _resolved(self, written: list[str], here: str | None) -> Iterator[str]:
         for name in written:
             try:
-                yield self._names.resolve(name).uri
+                yield self._names.resolve_subject(name).uri
             except SpiffeIdError as error:
                 if here is not None:  # a group's members are told of where the group stands
                     self._problems.append(f"{here}: {quoted(name)} names no workload: {error}")

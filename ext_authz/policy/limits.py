@@ -61,7 +61,8 @@ def _callers(source: Source[Limits], names: Names, matrix: Matrix, problems: lis
             problems.append(f"{here}: {quoted(name)} names no workload: {error}")
             continue
         if not matrix.knows(caller):
-            likely = suggestion(name, {subject.rpartition("/")[2] for subject in matrix.subjects})
+            known = matrix.subjects - matrix.patterns.uris
+            likely = suggestion(name, {subject.rpartition("/")[2] for subject in known})
             problems.append(f"{here}: no cell grants {quoted(name)} anything, so this would limit nobody{likely}")
         if caller in found:
             problems.append(f"{here}: {quoted(name)} names a workload that stands here already")

@@ -3,17 +3,20 @@
 1. There is a step where some grant is not denied. What a grant asks beside that (windows, conditions, delegation, scopes)
    is left out: reach is what could come about, not what happens now.
 2. Reach is transitive: whoever takes over an agent can make it use its own grants.
+3. A subject with wildcards stands for every workload that fits it, also for those that are written nowhere: there is a step
+   where one of them can go. A denial takes a step from a pattern away when it denies all of them.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from ext_authz.policy.engine import EVERY_ACTION, Matrix
+from ext_authz.identity.patterns import WILDCARD, meet
+from ext_authz.policy.engine import Key, Matrix
 from ext_authz.policy.verdict import Rule
 
 
 class Step(NamedTuple):
-    """One call that some grant allows. Both ends are SPIFFE IDs."""
+    """One call that some grant allows. Both ends are SPIFFE IDs; that of the subject may be a pattern."""
 
     subject: str
     resource: str
@@ -27,19 +30,49 @@ Reached = Mapping[str, Step]
 
 
 def grant_graph(matrix: Matrix) -> Graph:
-    """Return the steps of a matrix."""
-    denials = matrix.denials
-    graph: dict[str, dict[str, Rule]] = {}
-    for key, grants in matrix.grants.items():
-        subject, resource, _ = key
-        if denials and (key in denials or (subject, resource, EVERY_ACTION) in denials):
-            continue
-        steps = graph.get(subject)
-        if steps is None:
-            steps = graph[subject] = {}
-        if resource not in steps:
-            steps[resource] = grants[0].rule
-    return graph
+    """Return the steps of a matrix. Any subject may be asked about, also a pattern or one that only patterns are about."""
+    return _GrantGraph(matrix)
+
+
+class _GrantGraph(Mapping[str, Mapping[str, Rule]]):
+    """The steps of a matrix, found when they are asked for."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self._matrix = matrix
+        self._found: dict[str, Mapping[str, Rule]] = {}
+        self._granted: dict[str, list[Key]] = {}  # by the subject as it is written
+        for key in matrix.grants:
+            self._granted.setdefault(key[0], []).append(key)
+
+    def __getitem__(self, subject: str) -> Mapping[str, Rule]:
+        if subject not in self._found:
+            self._found[subject] = self._steps(subject)
+        return self._found[subject]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._granted)
+
+    def __len__(self) -> int:
+        return len(self._granted)
+
+    def _steps(self, subject: str) -> Mapping[str, Rule]:
+        steps: dict[str, Rule] = {}
+        for granted, who in self._meets(subject):
+            for key in self._granted[granted]:
+                _, resource, action = key
+                if resource not in steps and self._matrix.denial((who, resource, action)) is None:
+                    steps[resource] = self._matrix.grants[key][0].rule
+        return steps
+
+    def _meets(self, subject: str) -> Iterator[tuple[str, str]]:
+        """Yield each subject that is granted something and has workloads in common with this one, and which."""
+        if WILDCARD not in subject:
+            yield from ((each, subject) for each in self._matrix.about(subject) if each in self._granted)
+            return
+        for granted in self._granted:
+            who = meet(subject, granted)
+            if who is not None:
+                yield granted, who
 
 
 def reversed_graph(graph: Graph) -> Graph:

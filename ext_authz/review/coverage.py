@@ -1,6 +1,7 @@
 """Which rules of a policy its tests exercise.
 
 A cell counts once for each subject, resource and action, when a test was allowed by it; a deny rule when it denied one.
+A subject with wildcards counts once, when a test of anyone who fits it was allowed by it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 from ext_authz.errors import Reason
 from ext_authz.policy.compile import Policy
+from ext_authz.policy.engine import Key
 from ext_authz.policy.verdict import Rule
 from ext_authz.review.rules import denials_of, grants_of
 from ext_authz.review.suites import Trial
@@ -45,7 +47,7 @@ class Coverage(NamedTuple):
 
 def coverage_of(policy: Policy, trials: Iterable[Trial]) -> Coverage:
     """Return what the trials exercised of a policy."""
-    exercised = set(_exercised(trials))
+    exercised = set(_exercised(policy, trials))
     names = policy.names.name_of
     cells = tuple(
         Part(
@@ -59,13 +61,21 @@ def coverage_of(policy: Policy, trials: Iterable[Trial]) -> Coverage:
     return Coverage(cells, denials)
 
 
-def _exercised(trials: Iterable[Trial]) -> Iterator[tuple[Rule, tuple[str, str, str] | None]]:
+def _exercised(policy: Policy, trials: Iterable[Trial]) -> Iterator[tuple[Rule, Key | None]]:
     for trial in trials:
         decision = trial.decision
         if decision.rule is None or decision.identity is None or decision.action is None:
             continue
         if decision.reason is Reason.ALLOWED:
             identity = decision.identity
-            yield decision.rule, (identity.subject.uri, identity.resource.uri, decision.action.name)
+            key = identity.subject.uri, identity.resource.uri, decision.action.name
+            yield decision.rule, _granting(policy, key, decision.rule)
         elif decision.reason is Reason.DENIED_BY_RULE:
             yield decision.rule, None
+
+
+def _granting(policy: Policy, key: Key, rule: Rule) -> Key | None:
+    """Return the key by which a rule grants a call: the caller's own, or that of a pattern which it fits."""
+    subject, resource, action = key
+    keys = ((each, resource, action) for each in policy.matrix.about(subject))
+    return next((each for each in keys if rule in (grant.rule for grant in policy.matrix.grants.get(each, ()))), None)

@@ -1,6 +1,8 @@
 """What one policy allows and another does not: in triples, in what cells ask, and in the words of all other documents.
 
 1. A triple (subject, resource, action) is compared by what the compiled matrices say: spelling, groups and order never matter.
+   A triple with wildcards speaks for those that fit it and that neither policy says anything more exact about
+   (`review/regions.py`); who is written by name has triples of its own.
 2. What a cell asks, and every other document, is compared as written, with its defaults; lists are sets.
 3. Tests of a policy are not compared: they decide nothing.
 """
@@ -11,11 +13,10 @@ from typing import Any, NamedTuple
 
 from ext_authz.documents.loader import PolicyDocuments
 from ext_authz.documents.models import ActionRegistry, Delegation, IdentityProviders, PermissionMatrix, TestSuite
-from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy
 from ext_authz.policy.engine import Key
-from ext_authz.policy.request import AuthorizationRequest, Context
 from ext_authz.policy.verdict import Grant, Rule, Verdict
+from ext_authz.review.regions import keys_to_compare
 
 # Keys of a PermissionMatrix that are compared in triples.
 _IN_TRIPLES = frozenset({"groups", "matrix"})
@@ -79,12 +80,12 @@ class Differences(NamedTuple):
 def compare(old: Side, new: Side) -> Differences:
     """Return what differs."""
     before, after = _Reading(old), _Reading(new)
-    keys = before.policy.matrix.grants.keys() | after.policy.matrix.grants.keys()
+    keys = keys_to_compare(old.policy.matrix, new.policy.matrix)
     allowed: list[TripleChange] = []
     denied: list[TripleChange] = []
     asked: list[AskedChange] = []
     for key in sorted(keys, key=after.triple):
-        was, now = before.verdict(key), after.verdict(key)
+        was, now = old.policy.matrix.verdict(key), new.policy.matrix.verdict(key)
         if bool(was.grants) is not bool(now.grants):
             change = TripleChange(after.triple(key), _why(was), _why(now))
             (allowed if now.grants else denied).append(change)
@@ -113,10 +114,6 @@ class _Reading:
     def triple(self, key: Key) -> Triple:
         name = self.policy.names.name_of
         return Triple(name(key[0]), name(key[1]), key[2])
-
-    def verdict(self, key: Key) -> Verdict:
-        subject, resource = (SpiffeId.parse_workload(uri) for uri in key[:2])
-        return self.policy.matrix.evaluate(AuthorizationRequest(subject, key[2], resource, Context(0)))
 
     def asks(self, grants: Iterable[Grant]) -> list[dict[str, Any]]:
         """Return what each cell asks, as it is written; cells that ask the same once."""

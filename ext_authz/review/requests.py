@@ -17,6 +17,7 @@ from ext_authz.documents.models import Delegation as DelegationDocument
 from ext_authz.documents.models import SuiteAccessToken, SuiteDelegation, SuiteRequest
 from ext_authz.documents.problems import suggestion
 from ext_authz.documents.reader import quoted
+from ext_authz.identity.patterns import covers
 from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.compile import Policy
 from ext_authz.review.asking import Asked, requests_of
@@ -57,6 +58,7 @@ class RequestReader:
         self._policy = policy
         self._problems = problems
         self._written = frozenset(names_written(documents))
+        self._patterns = policy.matrix.patterns.uris
         self._known = {workload for name in self._written if (workload := self._workload(name)) is not None}
 
     def read(self, words: SuiteRequest, locate: Locate) -> PolicyRequest | None:
@@ -92,7 +94,8 @@ class RequestReader:
         except SpiffeIdError as error:
             self._problems.append(f"{here}: {quoted(name)} names no workload: {error}")
             return None
-        if workload not in self._known and not name.startswith("spiffe://"):
+        is_known = workload in self._known or any(covers(pattern, workload.uri) for pattern in self._patterns)
+        if not is_known and not name.startswith("spiffe://"):
             meant = suggestion(name, self._written) or f": write {workload.uri} if you mean a stranger"
             self._problems.append(f"{here}: no document names {quoted(name)}{meant}")
         return workload

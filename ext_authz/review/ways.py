@@ -66,8 +66,9 @@ def _with_a_cell(_: Step, explanation: Explanation, policy: Policy) -> Iterator[
 
 
 def _nearest(policy: Policy, key: Key, same: tuple[int, int], shown: Callable[[Key], str]) -> dict[str, Grant]:
-    """Return the grants that share two parts with the key, by the third."""
-    return {shown(found): grant for found, grant in grants_of(policy) if all(found[at] == key[at] for at in same)}
+    """Return the grants that share two parts with the key, by the third. A pattern shares the subjects that fit it."""
+    parts = (policy.matrix.about(key[0]), (key[1],), (key[2],))
+    return {shown(found): grant for found, grant in grants_of(policy) if all(found[at] in parts[at] for at in same)}
 
 
 def _listed(found: Mapping[str, Grant]) -> str:

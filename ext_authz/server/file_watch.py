@@ -4,10 +4,21 @@ They are looked at by name, not watched by directory: a file that is renamed int
 symbolic link looks different, whatever the file system tells watchers.
 """
 
-from ext_authz.tokens.key_files import Stamps
+from pathlib import Path
+
+from ext_authz.tokens.key_files import Stamps, stamps_now
 
 # Seconds between two looks. Two looks that agree make a change: together with a reload that stays under a second.
 LOOK_SECONDS = 0.25
+
+
+def directory_stamps(directory: Path) -> Stamps:
+    """Return the stamps of a directory and of all that stands in it."""
+    try:
+        inside = list(directory.iterdir())
+    except OSError:
+        inside = []
+    return stamps_now(dict.fromkeys([directory, *inside]))
 
 
 class FileWatch:

@@ -14,13 +14,15 @@ from ext_authz.audit.record import Value
 from ext_authz.authorizer import Authorizer
 from ext_authz.errors import PolicyError
 from ext_authz.policy.compile import Policy, load
-from ext_authz.server.file_watch import LOOK_SECONDS, FileWatch
+from ext_authz.server.file_watch import LOOK_SECONDS, FileWatch, directory_stamps
 from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.server.memory import settle_memory
-from ext_authz.tokens.key_files import stamps_now
+from ext_authz.tokens.key_files import Stamps, stamps_now
 
 # Milliseconds that a burst of file changes may last before it is read: editors and ConfigMap swaps touch several files.
 SETTLE_MILLISECONDS = 200
+# Milliseconds after which a watcher says that nothing happened, and with it that it watches.
+ARMED_MILLISECONDS = 500
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,9 +38,13 @@ class PolicyReloader:
         *,
         announcer: Announcer,
         told: Callable[[bool], Awaitable[None]],
+        before: Stamps | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Reload for `authorizer` what stands in `directory`. `told` hears after each try whether it is in force."""
+        """Reload for `authorizer` what stands in `directory`. `told` hears after each try whether it is in force.
+
+        `before` are the stamps of the directory from before it was loaded: what changed since then is read once more.
+        """
         self.is_current = True  # whether the active policy is what the directory says
         self.loaded_at = clock()  # seconds since 1970
         self.failures = 0
@@ -48,6 +54,7 @@ class PolicyReloader:
         self._announcer = announcer
         self._told = told
         self._clock = clock
+        self._before = before
         self._elsewhere = FileWatch(authorizer.snapshot.policy.watched_files)
         self._one_at_a_time = asyncio.Lock()
 
@@ -73,8 +80,21 @@ class PolicyReloader:
 
     async def _watch_directory(self) -> None:
         # No filter: the usual one passes over everything below .git, node_modules and the like.
-        async for _ in awatch(self._directory, watch_filter=None, debounce=SETTLE_MILLISECONDS, recursive=False):
-            await self.reload()
+        async for changes in awatch(
+            self._directory,
+            watch_filter=None,
+            debounce=SETTLE_MILLISECONDS,
+            recursive=False,
+            rust_timeout=ARMED_MILLISECONDS,
+            yield_on_timeout=True,
+        ):
+            if changes or self._has_changed_meanwhile():
+                await self.reload()
+
+    def _has_changed_meanwhile(self) -> bool:
+        """Whether the directory changed between its loading and the moment from which it is watched; told once."""
+        before, self._before = self._before, None
+        return before is not None and directory_stamps(self._directory) != before
 
     async def _watch_elsewhere(self) -> None:
         while True:

@@ -26,6 +26,7 @@ from ext_authz.identity.xfcc import XfccMode
 from ext_authz.injection import load_default_screen
 from ext_authz.policy.compile import load
 from ext_authz.server.controls import Look, following_store
+from ext_authz.server.file_watch import directory_stamps
 from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.server.keys import following_keys
 from ext_authz.server.listener import listening
@@ -35,6 +36,7 @@ from ext_authz.server.reload import PolicyReloader
 from ext_authz.server.service import SERVICE_NAME, authorization_handler
 from ext_authz.server.shadow import ShadowReloader
 from ext_authz.settings import Settings
+from ext_authz.tokens.key_files import Stamps
 
 # Bytes of a CheckRequest beside its body: headers, certificate, attributes. Envoy sends at most 60 KiB of headers.
 MAX_ENVELOPE_BYTES = 256 * 1024
@@ -69,6 +71,7 @@ async def serve(
     Raises PolicyError or SettingsError before anything is served.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # one that comes before there is anything to reload must not end us
+    before = directory_stamps(settings.policies)
     snapshot = load_snapshot(settings)
     recorder = AuditWriter(_sinks(settings), settings.audit_max_waiting)
     try:
@@ -79,22 +82,32 @@ async def serve(
             beside(look),
         ):
             settle_memory()
-            await _serve(settings, authorizer, keys, recorder, started)
+            await _serve(settings, authorizer, (keys, before), recorder, started)
     finally:
         await asyncio.to_thread(recorder.close, AUDIT_CLOSE_SECONDS)
     _LOG.info("stopped")
 
 
 async def _serve(
-    settings: Settings, authorizer: Authorizer, keys: KeyFetcher, recorder: AuditWriter, started: Callable[[str], None]
+    settings: Settings,
+    authorizer: Authorizer,
+    sources: tuple[KeyFetcher, Stamps],
+    recorder: AuditWriter,
+    started: Callable[[str], None],
 ) -> None:
+    keys, before = sources
     server = grpc_server(settings)
     has_client_ca, peer = settings.tls_client_ca is not None, _socket_workload(settings)
     server.add_generic_rpc_handlers((authorization_handler(authorizer, authenticates_peers=has_client_ca, peer=peer),))
     health_servicer = await _add_health(server)
     announcer = Announcer(recorder.offer)
     reloader = PolicyReloader(
-        settings.policies, authorizer, keys, announcer=announcer, told=_policy_health(health_servicer)
+        settings.policies,
+        authorizer,
+        keys,
+        announcer=announcer,
+        told=_policy_health(health_servicer),
+        before=before,
     )
     shadow = await _shadow(settings.shadow, authorizer, announcer)
     reloaders: list[PolicyReloader | ShadowReloader] = [reloader, *([shadow] if shadow else [])]

@@ -35,9 +35,12 @@ matrix:
     crm: [cancel]
   planner:
     mailer: [read]
+  ns/*/sa/reader:
+    crm: [read]
 deny:
 - {subject: auditor, resource: crm, action: purge}
 - {subject: mallory, resource: crm, action: "*"}
+- {subject: "ns/b.c/sa/*", resource: crm, action: "*"}
 ---
 kind: ActionRegistry
 actions:
@@ -47,7 +50,17 @@ actions:
   upload: {http: ["PUT /files/{name}"]}
 """
 CRM = SpiffeId.parse_workload("spiffe://agents.example.com/crm")
-CALLERS = ("planner", "auditor", "clerk", "mallory", "mailer", "crm")
+CALLERS = (
+    *("planner", "auditor", "clerk", "mallory", "mailer", "crm"),
+    *(
+        "ns/a/sa/reader",
+        "ns/.../sa/reader",
+        "ns/b.c/sa/reader",
+        "ns/b-c/sa/reader",
+        "ns/a/b/sa/reader",
+        "ns/a/sa/reader/x",
+    ),
+)
 METHODS = ("GET", "DELETE", "PUT", "POST")
 PATHS = (
     *("/records", "/records/", "/records/1", "/records/1/2", "/records/1?x=/records", "/Records/1"),
@@ -136,7 +149,7 @@ async def sidecar() -> AsyncIterator[tuple[Policy, Path, int]]:
     ca = DevelopmentCa.create("agents.example.com")
     with short_directory() as directory:
         for name in CALLERS:
-            (directory / name).mkdir()
+            (directory / name).mkdir(parents=True, exist_ok=True)
             ca.issue(SpiffeId.parse_workload(f"spiffe://agents.example.com/{name}")).write_to(directory / name)
         (directory / "bundle.pem").write_bytes(ca.bundle_pem)
         (directory / "policies").mkdir()

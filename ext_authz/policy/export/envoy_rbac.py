@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from ext_authz.identity.patterns import WILDCARD, Subject, SubjectPattern
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.engine import EVERY_ACTION
 from ext_authz.policy.export.model import (
@@ -20,6 +21,8 @@ from ext_authz.policy.export.model import (
 _TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 _ANY_SEGMENT = "[^/]+"
 _TAIL = "/[^/]+(?:/.*)?"
+# A segment of a SPIFFE ID, as `identity/spiffe_id.py` reads it: neither `.` nor `..`. RE2 has no lookahead.
+_ID_SEGMENT = r"(?:[A-Za-z0-9_-]|\.[A-Za-z0-9_-]|\.\.[A-Za-z0-9._-])[A-Za-z0-9._-]*"
 
 
 def to_envoy_rbac(calls: Calls, resource: SpiffeId) -> Exported:
@@ -56,8 +59,16 @@ def _policy(call: Permission | Prohibition) -> dict[str, Any]:
         permissions = [{"any": True}]
     return {
         "permissions": permissions,
-        "principals": [{"authenticated": {"principal_name": {"exact": call.subject.uri}}}],
+        "principals": [{"authenticated": {"principal_name": _principal(call.subject)}}],
     }
+
+
+def _principal(subject: Subject) -> dict[str, Any]:
+    """Match a caller's ID; Envoy wants the whole of it to fit a pattern."""
+    if not isinstance(subject, SubjectPattern):
+        return {"exact": subject.uri}
+    parts = subject.uri.split("/")
+    return _regex("/".join(_ID_SEGMENT if part == WILDCARD else re.escape(part) for part in parts))
 
 
 def _permission(operation: Operation) -> dict[str, Any]:

@@ -8,9 +8,18 @@ from typing import Any
 
 import yaml
 
-from ext_authz.identity.spiffe_id import SpiffeId
+from ext_authz.identity.patterns import Subject, SubjectPattern
 from ext_authz.policy.engine import EVERY_ACTION
-from ext_authz.policy.export.model import Calls, Exported, ExportError, Operation, by_name, notes_on, with_comments
+from ext_authz.policy.export.model import (
+    Calls,
+    Exported,
+    ExportError,
+    Operation,
+    by_name,
+    notes_on,
+    with_comments,
+    without_wildcards,
+)
 from ext_authz.policy.export.placement import Place, Placement
 
 API_VERSION = "security.istio.io/v1"
@@ -25,12 +34,12 @@ def to_istio(calls: Calls, placement: Placement) -> Exported:
     places = placement.of(calls.resources)
     documents = [_strict(namespace) for namespace in sorted({place.namespace for place in places.values()})]
     for resource, place in places.items():
-        own = calls.to(resource)
+        own = without_wildcards(calls).to(resource)
         documents.append(_policy(place, placement, "ALLOW", _allowed(own)))
         denied = list(_denied(own))
         if denied:
             documents.append(_policy(place, placement, "DENY", denied))
-    notes = (*notes_on(calls, "Istio"), *_verbs_of(calls))
+    notes = (*notes_on(without_wildcards(calls), "Istio"), *_verbs_of(calls), *_wildcards_of(calls))
     title = "Istio 1.22 or newer. A second fence in front of ext_authz, not in place of it."
     return Exported(with_comments([yaml.safe_dump_all(documents, sort_keys=False)], title, notes), notes)
 
@@ -71,7 +80,7 @@ def _denied(calls: Calls) -> Iterator[dict[str, Any]]:
             yield {**_from(call.subject), "to": to}
 
 
-def _from(subject: SpiffeId) -> dict[str, Any]:
+def _from(subject: Subject) -> dict[str, Any]:
     return {"from": [{"source": {"principals": [subject.uri.removeprefix("spiffe://")]}}]}
 
 
@@ -103,6 +112,19 @@ def _path(operation: Operation) -> str:
 
 
 def _verbs_of(calls: Calls) -> Iterator[str]:
-    for call in calls.permissions:
+    for call in without_wildcards(calls).permissions:
         if any(operation.verb for operation in call.operations):
             yield f"{call.name}: Istio cannot match a parameter with a verb behind it, so those routes are denied"
+
+
+def _wildcards_of(calls: Calls) -> Iterator[str]:
+    """Say what is left out because a principal of Istio has `*` at its beginning or end alone, where it is any number of segments."""
+    for call in calls.permissions:
+        if isinstance(call.subject, SubjectPattern):
+            yield f"{call.name}: Istio has no wildcard for one segment of a principal, so it denies this"
+    for denial in calls.prohibitions:
+        if isinstance(denial.subject, SubjectPattern):
+            yield (
+                f"{denial.rule.text} ({denial.rule.where}): Istio has no wildcard for one segment of a principal; "
+                "no permission here allows it either"
+            )

@@ -1,6 +1,8 @@
 """The matrix as objects that know pods and ports alone: NetworkPolicies, CiliumNetworkPolicies, and who gets which SVID.
 
-These tell who may connect to whom, never what they may ask: the actions of a call are ext_authz's.
+1. These tell who may connect to whom, never what they may ask: the actions of a call are ext_authz's.
+2. A cell whose subject has wildcards is an error: nobody can say here which pods that is. A deny rule with wildcards has already
+   taken back what it covers.
 """
 
 from collections.abc import Mapping
@@ -8,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from ext_authz.identity.patterns import SubjectPattern
 from ext_authz.identity.spiffe_id import SpiffeId
-from ext_authz.policy.export.model import Calls, Exported, by_name, with_comments
+from ext_authz.policy.export.model import Calls, Exported, ExportError, by_name, with_comments
 from ext_authz.policy.export.placement import Place, Placement
 
 # Set by Kubernetes on every namespace.
@@ -22,6 +25,7 @@ _Edges = Mapping[SpiffeId, list[SpiffeId]]
 
 def to_network_policies(calls: Calls, placement: Placement, port: int) -> Exported:
     """Return one NetworkPolicy for each workload: only those that may call it reach its sidecar, and only there."""
+    _check_subjects(calls)
     places = placement.of(calls.workloads)
 
     def policy(place: Place, callers: list[Place]) -> dict[str, Any]:
@@ -44,6 +48,7 @@ def to_network_policies(calls: Calls, placement: Placement, port: int) -> Export
 
 def to_cilium(calls: Calls, placement: Placement, port: int) -> Exported:
     """Return one CiliumNetworkPolicy for each workload, layers 3 and 4: between sidecars Cilium sees ciphertext."""
+    _check_subjects(calls)
     places = placement.of(calls.workloads)
 
     def policy(place: Place, callers: list[Place]) -> dict[str, Any]:
@@ -69,6 +74,7 @@ def to_cilium(calls: Calls, placement: Placement, port: int) -> Exported:
 
 def to_cluster_spiffe_ids(calls: Calls, placement: Placement, class_name: str, container: str) -> Exported:
     """Return one ClusterSPIFFEID for each workload; only the sidecar's container gets the SVID."""
+    _check_subjects(calls)
     places = placement.of(calls.workloads)
     documents = [
         {
@@ -92,11 +98,23 @@ def to_cluster_spiffe_ids(calls: Calls, placement: Placement, class_name: str, c
     return _exported(documents, "ClusterSPIFFEIDs: the identity of every workload of the matrix.", ())
 
 
+def _check_subjects(calls: Calls) -> None:
+    """Raise ExportError with every permission whose subject has wildcards."""
+    problems = [
+        f"{call.name}: `{call.subject}` stands for workloads that are written nowhere, and which pods these are is not known here"
+        for call in calls.permissions
+        if isinstance(call.subject, SubjectPattern)
+    ]
+    if problems:
+        raise ExportError(problems)
+
+
 def _edges(calls: Calls) -> _Edges:
     """Return for every workload who may call it with at least one action."""
     callers: dict[SpiffeId, set[SpiffeId]] = {workload: set() for workload in calls.workloads}
     for call in calls.permissions:
-        callers[call.resource].add(call.subject)
+        if isinstance(call.subject, SpiffeId):
+            callers[call.resource].add(call.subject)
     return {workload: by_name(found) for workload, found in callers.items()}
 
 

@@ -6,15 +6,18 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ext_authz.documents.loader import PolicyDocuments
 from ext_authz.documents.models import ActionRegistry
 from ext_authz.errors import ExtAuthzError
+from ext_authz.identity.patterns import WILDCARD, Subject, SubjectPattern
 from ext_authz.identity.spiffe_id import SpiffeId
 from ext_authz.policy.compile import Policy
-from ext_authz.policy.engine import EVERY_ACTION
+from ext_authz.policy.engine import EVERY_ACTION, Key
 from ext_authz.policy.verdict import Grant, Rule
+
+_SubjectT = TypeVar("_SubjectT", bound=Subject)
 
 
 class ExportError(ExtAuthzError):
@@ -62,7 +65,7 @@ class Operation(NamedTuple):
 class Permission(NamedTuple):
     """One call that the policy grants and no denial takes back."""
 
-    subject: SpiffeId
+    subject: Subject
     resource: SpiffeId
     action: str
     operations: tuple[Operation, ...]  # empty: the request does not tell the action
@@ -78,7 +81,7 @@ class Permission(NamedTuple):
 class Prohibition(NamedTuple):
     """One call that no grant can allow."""
 
-    subject: SpiffeId
+    subject: Subject
     resource: SpiffeId
     action: str  # EVERY_ACTION: whatever the request is
     operations: tuple[Operation, ...]
@@ -95,9 +98,9 @@ class Calls:
 
     @property
     def workloads(self) -> list[SpiffeId]:
-        """Everybody who stands in the policy."""
-        subjects = {*(call.subject for call in self.permissions), *(call.subject for call in self.prohibitions)}
-        return by_name({*subjects, *self.resources})
+        """Everybody who is named in the policy."""
+        subjects = {call.subject for calls in (self.permissions, self.prohibitions) for call in calls}
+        return by_name({*(each for each in subjects if isinstance(each, SpiffeId)), *self.resources})
 
     @property
     def resources(self) -> list[SpiffeId]:
@@ -116,15 +119,14 @@ class Calls:
 def calls_of(documents: PolicyDocuments, policy: Policy) -> Calls:
     """List what a policy allows and denies."""
     operations, remarks = dict(_operations(documents)), dict(_beside_routes(documents))
-    denials = policy.matrix.denials
+    matrix = policy.matrix
     permissions = [
-        Permission(*_workloads(subject, resource), action, operations.get(action, ()), grants, remarks.get(action, ""))
-        for (subject, resource, action), grants in policy.matrix.grants.items()
-        if (subject, resource, action) not in denials and (subject, resource, EVERY_ACTION) not in denials
+        Permission(*_parties(key), key[2], operations.get(key[2], ()), grants, remarks.get(key[2], ""))
+        for key, grants in matrix.grants.items()
+        if matrix.denial(key) is None
     ]
     prohibitions = [
-        Prohibition(*_workloads(subject, resource), action, operations.get(action, ()), rule)
-        for (subject, resource, action), rule in denials.items()
+        Prohibition(*_parties(key), key[2], operations.get(key[2], ()), rule) for key, rule in matrix.denials.items()
     ]
     everywhere = tuple(beyond_matrix(policy))
     return Calls(tuple(sorted(permissions, key=_order)), tuple(sorted(prohibitions, key=_order)), everywhere)
@@ -166,7 +168,16 @@ def notes_on(calls: Calls, language: str) -> Iterator[str]:
             yield f"{denial.rule.text} ({denial.rule.where}): no route tells this action; no permission allows it either"
 
 
-def by_name(workloads: Iterable[SpiffeId]) -> list[SpiffeId]:
+def without_wildcards(calls: Calls) -> Calls:
+    """Return the calls whose subjects are named."""
+    return Calls(
+        tuple(call for call in calls.permissions if isinstance(call.subject, SpiffeId)),
+        tuple(call for call in calls.prohibitions if isinstance(call.subject, SpiffeId)),
+        calls.everywhere,
+    )
+
+
+def by_name(workloads: Iterable[_SubjectT]) -> list[_SubjectT]:
     """Return workloads in the order of their SPIFFE IDs."""
     return sorted(workloads, key=str)
 
@@ -214,8 +225,10 @@ def _beside_routes(documents: PolicyDocuments) -> Iterator[tuple[str, str]]:
                 yield name, "the content type of gRPC is not looked at"
 
 
-def _workloads(subject: str, resource: str) -> tuple[SpiffeId, SpiffeId]:
-    return SpiffeId.parse_workload(subject), SpiffeId.parse_workload(resource)
+def _parties(key: Key) -> tuple[Subject, SpiffeId]:
+    subject, resource, _ = key
+    caller = SubjectPattern.parse(subject) if WILDCARD in subject else SpiffeId.parse_workload(subject)
+    return caller, SpiffeId.parse_workload(resource)
 
 
 def _order(call: Permission | Prohibition) -> tuple[str, str, str]:

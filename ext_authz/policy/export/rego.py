@@ -24,11 +24,21 @@ decision := {"allow": reason == "allowed", "reason": reason, "rule": rule}
 
 delegation := object.get(input, "delegation", null)
 
-matching := object.get(grants, [input.subject, input.resource, input.action], [])
+matching := [grant |
+	some subject in subjects
+	some grant in object.get(grants, [subject, input.resource, input.action], [])
+]
 
-denials_here := object.get(denials, [input.subject, input.resource], {})
+denying := [where |
+	some subject in subjects
+	denials_here := object.get(denials, [subject, input.resource], {})
+	where := object.get(denials_here, input.action, object.get(denials_here, "*", ""))
+	where != ""
+]
 
-denied_by := object.get(denials_here, input.action, object.get(denials_here, "*", ""))
+default denied_by := ""
+
+denied_by := denying[0]
 
 needed(grant) := {object.get(scopes, input.action, input.action)} | {scope | some scope in grant.scopes}
 
@@ -63,6 +73,38 @@ rule := denied_by if {
 	count(satisfied) > 0
 } else := matching[0].rule
 """
+_NAMED = "# Whose rules count for the caller.\nsubjects := [input.subject]"
+# A segment of a SPIFFE ID is neither `.` nor `..`; the backslashes are those of Rego's raw strings.
+_FITTING = """\
+# Whose rules count for the caller: its own, and those of every subject with `*` that it fits. A shape is where `*` stands
+# among the parts between slashes, and how many parts there are.
+segment := `(?:[A-Za-z0-9_-]|\\.[A-Za-z0-9_-]|\\.\\.[A-Za-z0-9._-])[A-Za-z0-9._-]*`
+
+default is_spiffe_id := false
+
+is_spiffe_id := regex.match(concat("", ["^spiffe://[a-z0-9._-]+(?:/", segment, ")+$"]), input.subject)
+
+parts := split(input.subject, "/")
+
+masked(place, shape) := "*" if {
+	place in shape.places
+} else := parts[place]
+
+with_wildcards(shape) := concat("/", segments) if {
+	segments := [part |
+		some place in numbers.range(0, count(parts) - 1)
+		part := masked(place, shape)
+	]
+}
+
+fitting := [subject |
+	is_spiffe_id
+	some shape in shapes
+	count(parts) == shape.length
+	subject := with_wildcards(shape)
+]
+
+subjects := array.concat([subject | some subject in [input.subject]; is_spiffe_id], fitting)"""
 # Hops of a grant without `max_hops`: more than any chain can have.
 _ANY_HOPS = 1_000_000
 
@@ -85,12 +127,22 @@ def to_rego(policy: Policy) -> Exported:
         "# Who calls, which action a request is and whose chain holds must be verified before this is asked.",
         "package ext_authz",
         "import rego.v1",
+        *_subjects(policy),
         _RULES.rstrip(),
         _assigned("grants", grants),
         _assigned("denials", denials),
         _assigned("scopes", scopes),
     ]
     return Exported("\n\n".join(parts) + "\n", ())
+
+
+def _subjects(policy: Policy) -> Iterator[str]:
+    shapes = policy.matrix.patterns.shapes
+    if not shapes:
+        yield _NAMED
+        return
+    yield _FITTING
+    yield _assigned("shapes", [{"places": shape.places, "length": shape.length} for shape in shapes])
 
 
 def _problems(grants: tuple[Grant, ...]) -> Iterator[str]:
@@ -110,6 +162,6 @@ def _members(grant: Grant) -> dict[str, Any]:
     }
 
 
-def _assigned(name: str, value: Mapping[str, Any]) -> str:
+def _assigned(name: str, value: Any) -> str:
     """Write a document; JSON is Rego, but for the escapes of characters that no name of ours has."""
     return f"{name} := {json.dumps(value, indent=1)}"

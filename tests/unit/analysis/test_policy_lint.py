@@ -315,7 +315,7 @@ def test_ids_of_rules() -> None:
             "issuer-unlimited",
             "provider-unbound",
         ),
-        *("row-wide", "cell-wide", "deny-unmatched", "delegation-optional", "asserted-granted"),
+        *("subject-wildcard", "row-wide", "cell-wide", "deny-unmatched", "delegation-optional", "asserted-granted"),
     ] == list(RULES)
 
 
@@ -325,3 +325,48 @@ def test_rules_are_documented() -> None:
     section = text.partition("\n## policy lint\n")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
     assert [(f"`{name}`", rule.level) for name, rule in RULES.items()] == [(a.strip(), b.strip()) for a, b in rows]
+
+
+def test_subject_wildcard(tmp_path: Path) -> None:
+    """Every subject that leaves a segment open is named, also in groups and deny rules."""
+    matrix = (
+        "groups: {g: [a, x/*]}\nmatrix:\n  '@g': {b: [read]}\n  x/*/y: {b: [write]}\n"
+        "deny: [{subject: '*', resource: b, action: write}]\n"
+    )
+    fix = "name the workloads, or keep it where each of them is meant [subject-wildcard]"
+    assert [
+        f"matrix.yaml:{place}: warning: `{name}` stands for every workload that fits it, also for those to come: {fix}"
+        for place, name in (("3:17", "x/*"), ("6:3", "x/*/y"), ("7:18", "*"))
+    ] == [line for line in found(tmp_path, matrix) if "subject-wildcard" in line]
+
+
+def test_wildcards_count_in_other_rules(tmp_path: Path) -> None:
+    """What a wildcard grants or denies is looked at with the rules of those who fit it."""
+    looser = "matrix:\n  x/a: {b: {actions: [read, write], max_hops: 1}}\n  x/*: {b: [read]}\n"
+    assert any(
+        "`x/*` gets `read` here and is asked less than in matrix.yaml:4" in line for line in found(tmp_path, looser)
+    )
+    denied = "matrix: {x/a: {b: [read, write]}}\ndeny: [{subject: x/*, resource: b, action: '*'}]\n"
+    assert any(line.endswith("[cell-denied]") for line in found(tmp_path, denied))
+    covered = f"{denied.replace('x/a:', '*/a:').replace('*/a', 'x/*')}- {{subject: x/a, resource: b, action: read}}\n"
+    covered = covered.replace("deny: [{", "deny:\n- {").replace("}]\n", "}\n")
+    assert any(line.endswith("[deny-covered]") for line in found(tmp_path, covered))
+
+
+@pytest.mark.parametrize(
+    ("subject", "rules"),
+    [
+        ("x/a", set()),
+        ("'*/a'", set()),
+        ("x/*", set()),
+        ("y/a", {"deny-unmatched", "name-unknown"}),
+        ("'*/*/a'", {"deny-unmatched", "name-unknown"}),
+    ],
+)
+def test_guards_of_who_fits(tmp_path: Path, subject: str, rules: set[str]) -> None:
+    """A denial guards something when a wildcard that is granted something has workloads in common with it."""
+    matrix = f"matrix: {{x/*: {{b: [read, write]}}}}\ndeny: [{{subject: {subject}, resource: b, action: read}}]\n"
+    assert rules == {line.rpartition("[")[2][:-1] for line in found(tmp_path, matrix)} & {
+        "deny-unmatched",
+        "name-unknown",
+    }

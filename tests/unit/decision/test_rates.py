@@ -49,6 +49,16 @@ def test_cell() -> None:
     assert [ALLOWED, EXCEEDED] == limited.ask(QUESTION, 2)
 
 
+def test_cell_of_a_wildcard() -> None:
+    """Each caller who fits a wildcard has the cell's rate for itself, and is no unknown caller; who fits none is."""
+    limits = "unknown_callers: 2/min"
+    limited = Limited(limited_policy(CELL.replace("planner-agent:", "'*':", 1), limits))
+    one, other, stranger = (QUESTION.but(caller=agent(name)) for name in ("one", "other", "x/y"))
+    assert [ALLOWED] * 3 + [EXCEEDED] == limited.ask(one, 4)
+    assert [ALLOWED] * 3 + [EXCEEDED] == limited.ask(other, 4)
+    assert [NOT_IN_MATRIX] * 2 + [EXCEEDED] == limited.ask(stranger, 3)
+
+
 def test_denied_call_uses_up_nothing() -> None:
     """Calls that something else denies leave the rate as it was."""
     limited = Limited(limited_policy(CELL))

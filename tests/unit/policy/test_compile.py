@@ -215,7 +215,7 @@ PROBLEMS: dict[str, tuple[str, list[str]]] = {
             f"0.yaml:5:3: `c d` names no workload: {NO_SPIFFE_ID}",
             f"0.yaml:8:5: `e//f` names no workload: {NO_SPIFFE_ID}",
             f"0.yaml:10:5: `@g` names no workload: {NO_SPIFFE_ID}",
-            f"0.yaml:11:5: `*` names no workload: {NO_SPIFFE_ID}",
+            "0.yaml:11:5: `*` names no workload: `*` stands in subjects alone",
         ],
     ),
     "names of no workload in a denial": (

@@ -6,12 +6,15 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+import re2
 import yaml
 from typer.testing import CliRunner, Result
 
 from ext_authz.cli.main import app
 from ext_authz.documents.loader import load_policy
+from ext_authz.identity.spiffe_id import SpiffeId, SpiffeIdError
 from ext_authz.policy.compile import compile_policy
+from ext_authz.policy.export.envoy_rbac import to_envoy_rbac
 from ext_authz.policy.export.istio import to_istio
 from ext_authz.policy.export.kubernetes import to_cilium, to_cluster_spiffe_ids, to_network_policies
 from ext_authz.policy.export.model import Calls, Exported, ExportError, calls_of
@@ -220,3 +223,103 @@ def test_command_line(tmp_path: Path) -> None:
     for name in ("rego", "cilium", "spire"):
         assert 0 == called(name, str(tmp_path)).exit_code
     assert 0 == called("envoy-rbac", str(tmp_path), "--resource", "crm").exit_code
+
+
+WILDCARDS = """
+kind: PermissionMatrix
+trust_domain: agents.example.com
+matrix:
+  ns/*/sa/reader:
+    ns/agents/sa/crm: [read]
+  ns/agents/sa/planner:
+    ns/agents/sa/crm: [read, purge]
+deny:
+- {subject: "ns/*/sa/*", resource: ns/agents/sa/crm, action: purge}
+---
+kind: ActionRegistry
+actions:
+  read: {http: ["GET /records"]}
+  purge: {http: ["DELETE /records"]}
+"""
+
+
+def test_istio_leaves_wildcards_out(tmp_path: Path) -> None:
+    """Istio's own `*` would mean more than one segment: such a grant is not written, and what is denied is not granted either."""
+    exported = to_istio(calls(tmp_path, WILDCARDS), Placement())
+    [_, allow] = documents_of(exported)
+    [rule] = allow["spec"]["rules"]
+    assert [{"source": {"principals": ["agents.example.com/ns/agents/sa/planner"]}}] == rule["from"]
+    assert [{"operation": {"methods": ["GET"], "paths": ["/records"]}}] == rule["to"]
+    assert (
+        (
+            "ns/*/sa/reader -> ns/agents/sa/crm: read (policy.yaml:6): Istio has no wildcard for one segment of a principal, so it "
+            "denies this"
+        ),
+        (
+            "deny ns/*/sa/* -> ns/agents/sa/crm: purge (policy.yaml:10): Istio has no wildcard for one segment of a principal; no "
+            "permission here allows it either"
+        ),
+    ) == exported.notes
+
+
+@pytest.mark.parametrize("export", ["network-policy", "cilium", "spire"])
+def test_pods_of_wildcards_are_not_known(tmp_path: Path, export: str) -> None:
+    """A grant to whoever fits cannot be said in pods: an error names the cell."""
+    (tmp_path / "policy.yaml").write_text(WILDCARDS)
+    outcome = called(export, str(tmp_path))
+    assert (1, "") == (outcome.exit_code, outcome.stdout)
+    assert (
+        "ns/*/sa/reader -> ns/agents/sa/crm: read (policy.yaml:6): `spiffe://agents.example.com/ns/*/sa/reader` stands for "
+        "workloads that are written nowhere, and which pods these are is not known here\n"
+    ) == outcome.stderr
+
+
+def test_wildcards_of_deny_rules_alone_are_no_error(tmp_path: Path) -> None:
+    """Where wildcards only deny, what is left is written for the pods that are named."""
+    text = WILDCARDS.replace("ns/*/sa/reader:", "ns/agents/sa/reader:")
+    [crm, planner, reader] = documents_of(to_network_policies(calls(tmp_path, text), Placement(), 8443))
+    assert [2, 0, 0] == [sum(len(rule["from"]) for rule in each["spec"]["ingress"]) for each in (crm, planner, reader)]
+
+
+PRINCIPALS = {
+    "ns/team/sa/reader": True,
+    "ns/.../sa/reader": True,
+    "ns/..a/sa/reader": True,
+    "ns/.a/sa/reader": True,
+    "ns/a.b_c-D/sa/reader": True,
+    "ns/./sa/reader": False,
+    "ns/../sa/reader": False,
+    "ns//sa/reader": False,
+    "ns/a/b/sa/reader": False,
+    "ns/a/sa/reader/x": False,
+    "x/ns/a/sa/reader": False,
+    "ns/*/sa/reader": False,
+    "ns/a/sa/reader\n": False,
+    "NS/a/sa/reader": False,
+}
+
+
+def test_rbac_matches_one_segment(tmp_path: Path) -> None:
+    """Envoy compares the whole principal with a pattern that takes exactly the segments which our reading of IDs takes."""
+    exported = to_envoy_rbac(
+        calls(tmp_path, WILDCARDS), SpiffeId.parse_workload("spiffe://agents.example.com/ns/agents/sa/crm")
+    )
+    deny, allow = (each["typed_config"]["rules"]["policies"] for each in yaml.safe_load(exported.text))
+    principals = [policy["principals"][0]["authenticated"]["principal_name"] for policy in allow.values()]
+    [pattern] = [re2.compile(each["safe_regex"]["regex"]) for each in principals if "safe_regex" in each]
+    assert PRINCIPALS == {path: bool(pattern.fullmatch(f"spiffe://agents.example.com/{path}")) for path in PRINCIPALS}
+    assert not pattern.fullmatch("spiffe://agentsXexample.com/ns/a/sa/reader")
+    assert PRINCIPALS == {
+        path: is_spiffe_id(path) and "reader/" not in path and path[0] == "n" and path.count("/") == 3
+        for path in PRINCIPALS
+    }
+    assert ["safe_regex"] == list(deny["0"]["principals"][0]["authenticated"]["principal_name"])
+
+
+def is_spiffe_id(path: str) -> bool:
+    """Whether the path is that of a workload."""
+    try:
+        SpiffeId.parse_workload(f"spiffe://agents.example.com/{path}")
+    except SpiffeIdError:
+        return False
+    return True

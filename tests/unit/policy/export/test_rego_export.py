@@ -1,9 +1,11 @@
 """The Rego export says everything or nothing. tests/properties/test_rego_parity.py compares its verdicts."""
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from regopy import Interpreter
 
 from ext_authz.documents.loader import load_policy
 from ext_authz.policy.compile import Policy, compile_policy
@@ -51,3 +53,32 @@ def test_exports_know_every_part_of_a_policy() -> None:
         {"delegation", "providers", "digest", "federation"},
     )
     assert matrix | beyond | nothing == {each.name for each in fields(Policy)}
+
+
+ASKED = {
+    "ns/a/sa/x": "allowed",
+    "ns/../sa/x": "not_in_matrix",
+    "ns//sa/x": "not_in_matrix",
+    "ns/*/sa/x": "not_in_matrix",
+    "ns/a/b/sa/x": "not_in_matrix",
+    "NS/a/sa/x": "not_in_matrix",
+    "ns/a/sa/x\n": "not_in_matrix",
+}
+
+
+def test_rego_fits_workloads_alone(tmp_path: Path) -> None:
+    """A text that is no SPIFFE ID fits no wildcard in the module either, also not one that is written like it."""
+    loaded = load_policy(documents(tmp_path, "matrix: {ns/*/sa/x: {b: [read]}}\n", ""))
+    interpreter = Interpreter()
+    interpreter.add_module("policy", to_rego(compile_policy(loaded)).text)
+    answers = {}
+    for path in ASKED:
+        interpreter.set_input(
+            {
+                "subject": f"spiffe://agents.example.com/{path}",
+                "resource": "spiffe://agents.example.com/b",
+                "action": "read",
+            }
+        )
+        answers[path] = json.loads(str(interpreter.query("data.ext_authz.decision.reason")))["expressions"][0]
+    assert ASKED == answers
