@@ -24,10 +24,6 @@ actions: {read: {asserted: true}}
 SECONDS = 10
 
 
-async def told(_: bool) -> None:  # noqa: FBT001
-    """Hear of a reload."""
-
-
 @pytest.mark.parametrize("name", ["policy.yaml", "more.yaml"])
 async def test_change_before_the_watch(tmp_path: Path, name: str) -> None:
     """A file that was changed or added between loading and watching is read once the watch stands."""
@@ -37,12 +33,16 @@ async def test_change_before_the_watch(tmp_path: Path, name: str) -> None:
     authorizer, _ = new_authorizer(replace(default_snapshot(), policy=policy))
     with (tmp_path / name).open("a") as file:
         file.write("---\nkind: PermissionMatrix\nmatrix: {b: {a: [read]}}\n")
+    reloaded = asyncio.Event()
+
+    async def told(_: bool) -> None:  # noqa: FBT001
+        reloaded.set()
+
     async with following_keys(authorizer) as keys, asyncio.timeout(SECONDS):
         announcer = Announcer(lambda _: True)
         reloader = PolicyReloader(tmp_path, authorizer, keys, announcer=announcer, told=told, before=before)
         watching = asyncio.create_task(reloader.watch())
-        while authorizer.snapshot.policy.digest == policy.digest:
-            await asyncio.sleep(0.05)
+        await reloaded.wait()
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     assert 2 == authorizer.snapshot.policy.grant_count
