@@ -166,7 +166,7 @@ def _summary(differences: Differences) -> str:
     others = len(differences.denials) + len(differences.actions) + len(differences.settings)
     return (
         f"{len(differences.allowed)} newly allowed, {len(differences.denied)} newly denied, "
-        f"{len(differences.asked)} asked for something else, {others} other changes"
+        f"{len(differences.asked)} asked for something else, {others} other change{'' if others == 1 else 's'}"
     )
 
 
