@@ -29,7 +29,7 @@ demo: setup ## six agents behind real Envoys, a table of calls; stays until Ctrl
 .PHONY: test
 test: setup ## lint, types, all tests but the long ones, coverage floor (at most 10 minutes)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
-	@$(PYTEST) -m "not long" --cov --cov-report=term:skip-covered
+	@$(PYTEST) -m "not long" -n auto --maxprocesses 8 --dist loadfile --cov --cov-report=term:skip-covered
 
 .PHONY: test-all
 test-all: setup ## the long suites too (at most 60 minutes)

@@ -56,6 +56,7 @@ WITH_CERTIFICATE = QUESTION.but(certificate=encoded(CERTIFICATE), xfcc=_xfcc(sha
         ("", OPTIONAL, QUESTION.but(xfcc=None)),
         ("", Identifier(XfccMode.SANITIZE, require_xfcc=False), QUESTION.but(xfcc=None)),
     ],
+    ids=range(11),  # a certificate is another one in each run
 )
 def test_sources_that_agree(sha256: str, identifier: Identifier, question: Question) -> None:
     """Caller and workload are known when all sources that are present agree."""

@@ -36,7 +36,7 @@ def ca() -> DevelopmentCa:
     return DevelopmentCa.create("agents.example.com")
 
 
-async def test_sockets_are_private_and_vanish(ca: DevelopmentCa, tmp_path: Path) -> None:
+async def test_private_sockets(ca: DevelopmentCa, tmp_path: Path) -> None:
     """A made directory has mode 0700, each workload's socket 0600, and a clean stop leaves the directory empty."""
     directory = tmp_path / "run"
     async with LocalIdentityProvider(ca, [PLANNER, IN_KUBERNETES], directory):

@@ -76,7 +76,6 @@ LONG_ID = workload("x" * (2048 - len("spiffe://agents.example.com/")))
         {"orig": origin(iss=[""])},
         {"nonce": {"what": ["ever"]}},
     ],
-    ids=str,
 )
 def test_allowed(changes: dict[str, Any]) -> None:
     """The last value on this side of every rule is read."""

@@ -163,7 +163,6 @@ def test_size_of_a_certificate() -> None:
         {"key": dsa.generate_private_key(2048)},
         {"key": rsa.generate_private_key(65537, 1024)},  # noqa: S505  (that is why it is refused)
     ],
-    ids=str,
 )
 def test_leaves_that_are_no_svid(changes: dict[str, Any]) -> None:
     """Names, uses and keys that X509-SVID.md or the profile do not allow are refused."""

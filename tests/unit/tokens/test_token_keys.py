@@ -133,7 +133,6 @@ def test_no_set(text: str) -> None:
         {**rsa_jwk(RSA), "n": "_" * 100_000},
         rsa_jwk(SMALL_RSA),
     ],
-    ids=repr,
 )
 def test_unusable_key(key: object) -> None:
     """A key that is secret, damaged, of another type, or under another algorithm makes the whole set unusable."""
@@ -158,7 +157,7 @@ USELESS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("member", USELESS, ids=repr)
+@pytest.mark.parametrize("member", USELESS)
 def test_provider_publishes_keys_for_others(member: Any) -> None:
     """What we cannot use stands in a provider's set beside what we can; alone it is no set."""
     assert ["p256"] == list(parse_provider_jwks(jwks(member, P256_JWK)))
