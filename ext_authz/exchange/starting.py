@@ -44,6 +44,8 @@ def start_chain(asked: ExchangeRequest, client: Client, snapshot: ExchangeSnapsh
     if not scopes <= token.scopes:
         raise ExchangeRefusal(ErrorCode.INVALID_SCOPE, "the access token does not give a scope that was asked for")
     limit = trust.root_limits.get(snapshot.own)
+    if limit is not None and not limit.covers_subject(token.on_behalf_of):
+        raise invalid_request("the exchange may not start chains for this user")
     if limit is not None and limit.scopes is not None and not scopes <= limit.scopes:
         raise ExchangeRefusal(
             ErrorCode.INVALID_SCOPE, "the exchange may not start chains with a scope that was asked for"

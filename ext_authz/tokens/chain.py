@@ -43,11 +43,15 @@ class RootLimit(NamedTuple):
 
     def covers(self, root: Claims) -> bool:
         """Whether the root stays inside the limit."""
-        if root.on_behalf_of != self.subject if self.is_exact else not root.on_behalf_of.startswith(self.subject):
+        if not self.covers_subject(root.on_behalf_of):
             return False
         if self.scopes is not None and not root.scopes <= self.scopes:
             return False
         return self.targets is None or root.allowed_targets <= self.targets
+
+    def covers_subject(self, on_behalf_of: str) -> bool:
+        """Whether chains may be started for this user."""
+        return on_behalf_of == self.subject if self.is_exact else on_behalf_of.startswith(self.subject)
 
 
 @dataclass(frozen=True, slots=True)

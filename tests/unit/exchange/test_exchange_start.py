@@ -177,7 +177,7 @@ async def test_limits_of_the_exchange(tmp_path: Path) -> None:
         assert 200 == (await ask(bench, scope="tickets:read")).status
     other = WITH_PROVIDERS.replace(own, '{id: token-exchange, subjects: "group:*"}')
     with Bench.running(tmp_path, other) as bench:
-        assert (503, "temporarily_unavailable") == (await ask(bench)).error
+        assert (400, "invalid_request") == (await ask(bench)).error
 
 
 async def test_policy_without_providers(tmp_path: Path) -> None:
