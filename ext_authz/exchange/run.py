@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from watchfiles import awatch
-
-from ext_authz.decision.controls import Controls
 from ext_authz.errors import ConfigurationError, SettingsError
 from ext_authz.exchange.admission import ExchangeSnapshot, problems_of
 from ext_authz.exchange.app import exchange_app
@@ -22,20 +19,18 @@ from ext_authz.exchange.service import Exchange
 from ext_authz.exchange.settings import ExchangeSettings
 from ext_authz.policy.compile import Policy, load
 from ext_authz.server.control import LOOK_SECONDS, ControlWatcher
-from ext_authz.server.file_watch import FileWatch
+from ext_authz.server.controls import controls_of
+from ext_authz.server.file_watch import FileWatch, directory_changes, directory_stamps
 from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.settings import UNIX_PREFIX
 from ext_authz.sockets import bound_unix_socket, group_id
 from ext_authz.stores.control import ControlStore
 from ext_authz.stores.once import OnceRegister
-from ext_authz.stores.snapshot import ControlSnapshot
 from ext_authz.tokens.chain import LinkCache
-from ext_authz.tokens.key_files import stamps_now
+from ext_authz.tokens.key_files import Stamps, stamps_now
 from ext_authz.tokens.keys import KeySet, KeySource
 from ext_authz.web import serving
 
-# Milliseconds that a burst of file changes may last before it is read.
-SETTLE_MILLISECONDS = 200
 # Milliseconds between two looks at files that the policy names elsewhere.
 LOOK_MILLISECONDS = 250
 
@@ -48,11 +43,12 @@ async def serve_exchange(settings: ExchangeSettings, started: Callable[[str], No
     Raises ConfigurationError with all problems before anything is served.
     """
     stopping = _stop_on_signals()
+    before = directory_stamps(settings.policies, settings.keys)
     policy, keys = _loaded(settings)
     with _journal(settings) as journal, ControlStore.open(settings.control_store, create=True) as store:
         once = OnceRegister.open(settings.control_store)
         watcher = ControlWatcher(store, store.snapshot(time.time()), lambda _: None)
-        controls = _controls(watcher.current, settings.max_control_age_seconds)
+        controls = controls_of(watcher.current, settings.max_control_age_seconds)
         fetcher = KeyFetcher(lambda found: _put_in_force(exchange, found))
         exchange = Exchange(
             ExchangeSnapshot(settings.spiffe_id, policy, keys, controls), once, journal, unknown_key=fetcher.ask_again
@@ -63,7 +59,7 @@ async def serve_exchange(settings: ExchangeSettings, started: Callable[[str], No
                 async with fetcher, serving(exchange_app(exchange), listener), asyncio.TaskGroup() as background:
                     following = [
                         background.create_task(_follow_store(exchange, watcher, settings.max_control_age_seconds)),
-                        background.create_task(_follow_files(exchange, settings, fetcher)),
+                        background.create_task(_follow_files(exchange, settings, fetcher, before)),
                     ]
                     address = _address_of(settings, listener)
                     _LOG.info("listening on %s: %d keys, digest %s", address, len(keys.keys), policy.digest[:12])
@@ -98,7 +94,7 @@ def _loaded(settings: ExchangeSettings) -> tuple[Policy, KeyRing]:
 async def _follow_store(exchange: Exchange, watcher: ControlWatcher, max_age_seconds: float) -> None:
     while True:
         if await watcher.look():
-            exchange.snapshot = replace(exchange.snapshot, controls=_controls(watcher.current, max_age_seconds))
+            exchange.snapshot = replace(exchange.snapshot, controls=controls_of(watcher.current, max_age_seconds))
         await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -108,18 +104,13 @@ def _put_in_force(exchange: Exchange, found: Mapping[KeySource, KeySet]) -> None
     exchange.snapshot = replace(exchange.snapshot, policy=policy, cache=LinkCache())
 
 
-async def _follow_files(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher) -> None:
+async def _follow_files(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFetcher, before: Stamps) -> None:
     """Read policy and keys again whenever a file of their directories, or one that the policy names, changes."""
     elsewhere = FileWatch(exchange.snapshot.policy.watched_files)
-    async for changes in awatch(
-        *(settings.policies, settings.keys),
-        watch_filter=None,
-        debounce=SETTLE_MILLISECONDS,
-        recursive=False,
-        rust_timeout=LOOK_MILLISECONDS,
-        yield_on_timeout=True,
+    async for has_changed in directory_changes(
+        settings.policies, settings.keys, before=before, every=LOOK_MILLISECONDS
     ):
-        if not (changes or elsewhere.is_change(await asyncio.to_thread(stamps_now, elsewhere.expected))):
+        if not (has_changed or elsewhere.is_change(await asyncio.to_thread(stamps_now, elsewhere.expected))):
             continue
         policy = await _reload(exchange, settings, fetcher)
         if policy is not None:
@@ -142,16 +133,6 @@ async def _reload(exchange: Exchange, settings: ExchangeSettings, fetcher: KeyFe
         exchange.snapshot = replace(exchange.snapshot, policy=policy, keys=keys, cache=LinkCache())
         _LOG.info("reloaded: %d keys, digest %s", len(keys.keys), policy.digest[:12])
     return policy
-
-
-def _controls(found: ControlSnapshot, max_age_seconds: float) -> Controls:
-    return Controls(
-        revocations=found.revocations,
-        quarantined=found.quarantined,
-        quarantined_sessions=found.quarantined_sessions,
-        fresh_until=found.read_at + max_age_seconds,
-        consumes_once=True,
-    )
 
 
 @contextmanager

@@ -56,9 +56,8 @@ class Proposal:
     denied_calls: list[tuple[Call, str]] = field(default_factory=list)  # seen, and denied by a rule; where
     sometimes_denied_calls: list[tuple[Call, str]] = field(default_factory=list)  # proposed, and denied on a condition
     unseen_calls: list[tuple[Call, str]] = field(default_factory=list)  # granted today and not seen; where
-    narrowed_calls: list[tuple[Call, str, int]] = field(
-        default_factory=list
-    )  # with wildcards; where, and seen of how many
+    # Granted with wildcards today: where, and seen of how many.
+    narrowed_calls: list[tuple[Call, str, int]] = field(default_factory=list)
 
     def to_yaml(self, few: int) -> str:
         """Return the documents; cells seen fewer than `few` times are marked."""

@@ -67,14 +67,18 @@ async def _nothing_to_look_at() -> bool:
 
 
 def _put_in_force(authorizer: Authorizer, found: ControlSnapshot, max_age_seconds: float) -> None:
-    controls = Controls(
+    authorizer.snapshot = replace(authorizer.snapshot, controls=controls_of(found, max_age_seconds))
+
+
+def controls_of(found: ControlSnapshot, max_age_seconds: float) -> Controls:
+    """Return what a store says as decisions use it: chains are believed until it is older than `max_age_seconds`."""
+    return Controls(
         revocations=found.revocations,
         quarantined=found.quarantined,
         quarantined_sessions=found.quarantined_sessions,
         fresh_until=found.read_at + max_age_seconds,
         consumes_once=True,
     )
-    authorizer.snapshot = replace(authorizer.snapshot, controls=controls)
 
 
 def consuming(once: OnceRegister) -> Effect:

@@ -4,21 +4,51 @@ They are looked at by name, not watched by directory: a file that is renamed int
 symbolic link looks different, whatever the file system tells watchers.
 """
 
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
+
+from watchfiles import awatch
 
 from ext_authz.tokens.key_files import Stamps, stamps_now
 
 # Seconds between two looks. Two looks that agree make a change: together with a reload that stays under a second.
 LOOK_SECONDS = 0.25
+# Milliseconds that a burst of file changes may last before it is read: editors and ConfigMap swaps touch several files.
+SETTLE_MILLISECONDS = 200
+# Milliseconds after which a watcher says that nothing happened, and with it that it watches.
+SILENCE_MILLISECONDS = 500
 
 
-def directory_stamps(directory: Path) -> Stamps:
-    """Return the stamps of a directory and of all that stands in it."""
-    try:
-        inside = list(directory.iterdir())
-    except OSError:
-        inside = []
-    return stamps_now(dict.fromkeys([directory, *inside]))
+def directory_stamps(*directories: Path) -> Stamps:
+    """Return the stamps of directories and of all that stands in them."""
+    paths = list(directories)
+    for directory in directories:
+        with suppress(OSError):  # then its own stamp says that it is not there
+            paths += directory.iterdir()
+    return stamps_now(dict.fromkeys(paths))
+
+
+async def directory_changes(
+    *directories: Path, before: Stamps, every: int = SILENCE_MILLISECONDS
+) -> AsyncGenerator[bool, None]:
+    """Yield True when something in the directories changed, and False when nothing did for `every` milliseconds.
+
+    `before` are their stamps from before they were read: what changed until the watch stood is a change too. Raises
+    FileNotFoundError for a directory that is not there.
+    """
+    is_first = True
+    # No filter: the usual one passes over everything below .git, node_modules and the like.
+    async for changes in awatch(
+        *directories,
+        watch_filter=None,
+        debounce=SETTLE_MILLISECONDS,
+        recursive=False,
+        rust_timeout=every,
+        yield_on_timeout=True,
+    ):
+        yield bool(changes) or (is_first and directory_stamps(*directories) != before)
+        is_first = False
 
 
 class FileWatch:

@@ -7,22 +7,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from watchfiles import awatch
-
 from ext_authz.audit.event import MAX_PROBLEMS, Announcer, EventType, Severity
 from ext_authz.audit.record import Value
 from ext_authz.authorizer import Authorizer
 from ext_authz.errors import PolicyError
 from ext_authz.policy.compile import Policy, load
-from ext_authz.server.file_watch import LOOK_SECONDS, FileWatch, directory_stamps
+from ext_authz.server.file_watch import LOOK_SECONDS, FileWatch, directory_changes, directory_stamps
 from ext_authz.server.key_fetcher import KeyFetcher
 from ext_authz.server.memory import settle_memory
 from ext_authz.tokens.key_files import Stamps, stamps_now
-
-# Milliseconds that a burst of file changes may last before it is read: editors and ConfigMap swaps touch several files.
-SETTLE_MILLISECONDS = 200
-# Milliseconds after which a watcher says that nothing happened, and with it that it watches.
-ARMED_MILLISECONDS = 500
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,7 +47,7 @@ class PolicyReloader:
         self._announcer = announcer
         self._told = told
         self._clock = clock
-        self._before = before
+        self._before = directory_stamps(directory) if before is None else before
         self._elsewhere = FileWatch(authorizer.snapshot.policy.watched_files)
         self._one_at_a_time = asyncio.Lock()
 
@@ -79,22 +72,9 @@ class PolicyReloader:
             watching.create_task(self._watch_elsewhere())
 
     async def _watch_directory(self) -> None:
-        # No filter: the usual one passes over everything below .git, node_modules and the like.
-        async for changes in awatch(
-            self._directory,
-            watch_filter=None,
-            debounce=SETTLE_MILLISECONDS,
-            recursive=False,
-            rust_timeout=ARMED_MILLISECONDS,
-            yield_on_timeout=True,
-        ):
-            if changes or self._has_changed_meanwhile():
+        async for has_changed in directory_changes(self._directory, before=self._before):
+            if has_changed:
                 await self.reload()
-
-    def _has_changed_meanwhile(self) -> bool:
-        """Whether the directory changed between its loading and the moment from which it is watched; told once."""
-        before, self._before = self._before, None
-        return before is not None and directory_stamps(self._directory) != before
 
     async def _watch_elsewhere(self) -> None:
         while True:

@@ -10,15 +10,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from watchfiles import awatch
-
 from ext_authz.audit.event import MAX_PROBLEMS, Announcer, EventType, Severity
 from ext_authz.audit.record import Value
 from ext_authz.decision.shadow import Shadow
 from ext_authz.errors import PolicyError
 from ext_authz.policy.compile import Policy, load
+from ext_authz.server.file_watch import directory_changes, directory_stamps
 from ext_authz.server.memory import settle_memory
-from ext_authz.server.reload import SETTLE_MILLISECONDS
+from ext_authz.tokens.key_files import Stamps
 
 # Seconds between two looks for a directory that is not there.
 ABSENT_SECONDS = 1.0
@@ -34,11 +33,13 @@ class ShadowReloader:
         self._directory = directory
         self._shadow = shadow
         self._announcer = announcer
+        self._before: Stamps = {}  # of the directory, from before it was read last
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> bool:
         """Load and swap. Return False when the directory is bad and the last good candidate stays, if there is one."""
         async with self._one_at_a_time:
+            self._before = directory_stamps(self._directory)
             try:
                 policy = await asyncio.to_thread(load, self._directory)
             except PolicyError as error:
@@ -53,10 +54,9 @@ class ShadowReloader:
         """Reload whenever a file of the directory changes, until cancelled."""
         while True:
             try:
-                async for _ in awatch(
-                    self._directory, watch_filter=None, debounce=SETTLE_MILLISECONDS, recursive=False
-                ):
-                    await self.reload()
+                async for has_changed in directory_changes(self._directory, before=self._before):
+                    if has_changed:
+                        await self.reload()
             except FileNotFoundError:
                 await asyncio.sleep(ABSENT_SECONDS)
                 if await asyncio.to_thread(self._directory.exists):

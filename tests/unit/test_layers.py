@@ -76,7 +76,7 @@ THIRD_PARTY = {
     "typer": {"cli"},
     "uvicorn": {"web", "local.demo"},
     "uvloop": {"cli"},
-    "watchfiles": {"server", "exchange"},
+    "watchfiles": {"server"},
     "yaml": {"documents", "render", "policy.export"},
 }
 

@@ -9,7 +9,7 @@ from support.authorizers import default_snapshot, new_authorizer
 
 from ext_authz.audit.event import Announcer
 from ext_authz.policy.compile import load
-from ext_authz.server.file_watch import directory_stamps
+from ext_authz.server.file_watch import directory_changes, directory_stamps
 from ext_authz.server.keys import following_keys
 from ext_authz.server.reload import PolicyReloader
 
@@ -46,3 +46,16 @@ async def test_change_before_the_watch(tmp_path: Path, name: str) -> None:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
     assert 2 == authorizer.snapshot.policy.grant_count
+
+
+async def test_nothing_changed_meanwhile(tmp_path: Path) -> None:
+    """Where nothing changed since the directory was read, the first thing a watch says is that; then it tells each change once."""
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    async with asyncio.timeout(SECONDS):
+        changes = directory_changes(tmp_path, before=directory_stamps(tmp_path), every=100)
+        assert not await anext(changes)
+        (tmp_path / "policy.yaml").write_text(f"{POLICY}# changed\n")
+        while not await anext(changes):
+            pass
+        assert not await anext(changes)
+        await changes.aclose()
